@@ -1,0 +1,57 @@
+"""The only reader of environment variables."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user sets outside the run config.
+
+    Attributes:
+        store: folder of all results (EXNIHILO_STORE, default `store/` in the project).
+        dataset: name of the dataset that runs without a run config work on (EXNIHILO_DATASET).
+        images: folder, tar or folder of tars (EXNIHILO_IMAGES), "" when unset.
+        annotations: COCO json, several joined by ":" , or their folder (EXNIHILO_ANNOTATIONS).
+        backbone_cache: folder of downloaded weights (EXNIHILO_CACHE).
+        engine: how shards are computed (EXNIHILO_ENGINE): serial or processes.
+        recluster_counts: counts that the nightly schedule goes through (EXNIHILO_COUNTS).
+        dagster_home: Dagster's instance folder (DAGSTER_HOME), "" when unset.
+    """
+
+    store: Path
+    dataset: str
+    images: str
+    annotations: str
+    backbone_cache: Path
+    engine: str
+    recluster_counts: tuple[int, ...]
+    dagster_home: str
+
+
+def read_settings() -> Settings:
+    """Settings from the environment, with the defaults of a fresh clone.
+
+    Raises:
+        ValueError: EXNIHILO_COUNTS is not a list of whole numbers.
+    """
+    counts = os.environ.get("EXNIHILO_COUNTS", "300,800,2911")
+    try:
+        recluster_counts = tuple(int(count) for count in counts.split(",") if count.strip())
+    except ValueError:
+        raise ValueError(
+            f"EXNIHILO_COUNTS must be whole numbers joined by commas, got {counts!r}"
+        ) from None
+    return Settings(
+        store=Path(os.environ.get("EXNIHILO_STORE") or ROOT / "store"),
+        dataset=os.environ.get("EXNIHILO_DATASET") or "sample",
+        images=os.environ.get("EXNIHILO_IMAGES", ""),
+        annotations=os.environ.get("EXNIHILO_ANNOTATIONS", ""),
+        backbone_cache=Path(os.environ.get("EXNIHILO_CACHE") or Path.home() / ".cache/exnihilo"),
+        engine=os.environ.get("EXNIHILO_ENGINE") or "processes",
+        recluster_counts=recluster_counts,
+        dagster_home=os.environ.get("DAGSTER_HOME", ""),
+    )

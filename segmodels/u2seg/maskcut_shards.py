@@ -1,0 +1,56 @@
+"""Stage maskcut_masks: MaskCut and its CRF over one shard of images with known keys."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from segmodels.dino.feature_shards import open_features
+from segmodels.formats.decode import read_image
+from segmodels.formats.masks import MASK_SCHEMA, mask_row, write_table
+from segmodels.u2seg.maskcut import MaskCutSettings, discover_masks
+
+MASKS_PER_IMAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class MaskCutShard:
+    """One shard's work: images (IMAGES_SCHEMA rows), the folder of their features, settings."""
+
+    images: pa.Table
+    features_folder: Path
+    settings: MaskCutSettings
+
+
+def maskcut_shard(work: MaskCutShard, folder: Path) -> dict[str, float]:
+    """Write `masks.arrow` (MASK_SCHEMA) of one shard; returns counts."""
+    features = open_features(work.features_folder)
+    rows = []
+    empty = 0
+    for image_row in work.images.select(["image_id", "source", "path"]).to_pylist():
+        image_id = image_row["image_id"]
+        keys = np.asarray(features.keys[features.row_of(image_id)], dtype=np.float32)
+        image = read_image(image_row["source"], image_row["path"])
+        found = discover_masks(image, keys, work.settings)
+        empty += not found
+        rows += [
+            mask_row(
+                image_id,
+                instance_id_of(image_id, position),
+                mask.mask,
+                score=mask.score,
+                source="maskcut",
+                round=0,
+            )
+            for position, mask in enumerate(found)
+        ]
+    write_table(pa.Table.from_pylist(rows, schema=MASK_SCHEMA), folder / "masks.arrow")
+    return {"images": work.images.num_rows, "masks": len(rows), "images_without_mask": empty}
+
+
+def instance_id_of(image_id: int, position: int) -> int:
+    """An instance id that depends on the image alone, not on the shard or on the order."""
+    if not 0 <= position < MASKS_PER_IMAGE_LIMIT:
+        raise ValueError(f"an image holds at most {MASKS_PER_IMAGE_LIMIT} masks, got {position}")
+    return image_id * MASKS_PER_IMAGE_LIMIT + position
