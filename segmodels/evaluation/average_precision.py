@@ -1,0 +1,170 @@
+"""Average precision and recall of scored boxes and masks, by the COCO rules."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+Row = dict[str, Any]
+"""A COCO result or annotation: image_id, category_id, bbox xywh, segmentation RLE, score or iscrowd."""
+
+MAX_DETECTIONS = 100
+_KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
+
+
+@dataclass(frozen=True)
+class AveragePrecision:
+    """COCO scores in percent; `per_class` holds the AP of each class that has ground truth."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ar100: float
+    per_class: dict[int, float]
+
+    def as_dict(self) -> dict[str, float]:
+        """The four summary numbers under their usual names."""
+        return {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75, "AR100": self.ar100}
+
+
+def average_precision(
+    results: Iterable[Row],
+    annotations: Iterable[Row],
+    image_sizes: Mapping[int, tuple[int, int]],
+    *,
+    kind: Literal["box", "mask"],
+) -> AveragePrecision | None:
+    """Score results against annotations whose categories share one numbering.
+
+    Args:
+        results: COCO result rows; the best 100 of each image and class count.
+        annotations: COCO annotation rows; crowd regions absorb detections and are never missed.
+        image_sizes: (height, width) of every image that is scored, by image id.
+        kind: whether boxes or masks are compared.
+
+    Returns:
+        The scores, or None when no annotation is left to be found.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    truths = [
+        {**row, "id": number, "iscrowd": int(row.get("iscrowd", 0))}
+        for number, row in enumerate(annotations, start=1)
+    ]
+    if all(row["iscrowd"] for row in truths):
+        return None
+    found = [
+        {**row, "id": number, "iscrowd": 0, "area": _area(row)}
+        for number, row in enumerate(results, start=1)
+    ]
+    images = [
+        {"id": image_id, "height": height, "width": width}
+        for image_id, (height, width) in image_sizes.items()
+    ]
+    class_ids = sorted({row["category_id"] for row in truths})
+    evaluator = COCOeval_faster(
+        _dataset(COCO(), images, class_ids, truths),
+        _dataset(COCO(), images, class_ids, found),
+        _KINDS[kind],
+        print_function=_silent,
+        separate_eval=True,
+        rle_iou_max_workers=1,
+    )
+    evaluator.params.maxDets = [MAX_DETECTIONS]
+    # Size classes are not reported, so only the range "all" is computed.
+    evaluator.params.areaRng = [[0, 1e10]]
+    evaluator.params.areaRngLbl = ["all"]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return _summary(evaluator.eval, class_ids)
+
+
+def merge_classes(rows: Iterable[Row]) -> list[Row]:
+    """Give every row category 1, which turns a class-aware score into a class-agnostic one."""
+    return [{**row, "category_id": 1} for row in rows]
+
+
+def class_agnostic_ap(
+    results: Iterable[Row],
+    annotations: Sequence[Row],
+    image_sizes: Mapping[int, tuple[int, int]],
+) -> dict[str, dict[str, float]]:
+    """Box and mask scores with all categories merged into one (CutLER's evaluation).
+
+    Args:
+        results: COCO result rows, categories ignored; rows of a mask table by `mask_results`.
+        annotations: COCO annotation rows, categories ignored.
+        image_sizes: (height, width) by image id.
+
+    Returns:
+        {"box": {"AP", "AP50", "AP75", "AR100"}, "mask": {...}} in percent; empty without ground truth.
+    """
+    merged_results, merged_truths = merge_classes(results), merge_classes(annotations)
+    scores: dict[str, dict[str, float]] = {}
+    for kind in ("box", "mask"):
+        score = average_precision(merged_results, merged_truths, image_sizes, kind=kind)
+        if score is not None:
+            scores[kind] = score.as_dict()
+    return scores
+
+
+def mask_results(masks: pa.Table) -> list[Row]:
+    """Turn rows of the mask schema into COCO result rows of category 1."""
+    columns = masks.select(
+        ["image_id", "height", "width", "rle_counts", "bbox", "score"]
+    ).to_pylist()
+    return [
+        {
+            "image_id": row["image_id"],
+            "category_id": 1,
+            "bbox": row["bbox"],
+            "score": row["score"],
+            "segmentation": {
+                "size": [row["height"], row["width"]],
+                "counts": row["rle_counts"].decode("ascii"),
+            },
+        }
+        for row in columns
+    ]
+
+
+def _dataset(coco: Any, images: list[Row], class_ids: list[int], rows: list[Row]) -> Any:
+    coco.dataset = {
+        "images": images,
+        "categories": [{"id": class_id, "name": str(class_id)} for class_id in class_ids],
+        "annotations": rows,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _area(row: Row) -> float:
+    return float(row["bbox"][2] * row["bbox"][3])
+
+
+def _silent(*_: object) -> None:
+    """Swallow what the evaluator would log."""
+
+
+def _summary(accumulated: Mapping[str, Any], class_ids: list[int]) -> AveragePrecision:
+    # precision: (10 IoU thresholds, 101 recalls, classes, 1, 1); recall: (10, classes, 1, 1); -1 = no truth.
+    precision = np.asarray(accumulated["precision"])[..., 0, 0]
+    recall = np.asarray(accumulated["recall"])[..., 0, 0]
+    per_class = {
+        class_id: _mean_percent(precision[:, :, index])
+        for index, class_id in enumerate(class_ids)
+        if np.any(precision[:, :, index] > -1)
+    }
+    return AveragePrecision(
+        ap=_mean_percent(precision),
+        ap50=_mean_percent(precision[0]),
+        ap75=_mean_percent(precision[5]),
+        ar100=_mean_percent(recall),
+        per_class=per_class,
+    )
+
+
+def _mean_percent(values: np.ndarray) -> float:
+    return 100.0 * float(np.mean(values[values > -1]))
