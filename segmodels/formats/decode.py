@@ -1,0 +1,193 @@
+"""Image files to pixels: any photograph that people have becomes (H, W, 3) uint8 RGB.
+
+Colour profiles are not applied, the first frame stands for an animation, transparent pixels are
+laid over white, and 16-bit samples keep their high byte.
+"""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from segmodels.formats.errors import RejectReason, UnreadableImageError
+from segmodels.formats.tar import is_tar, read_member
+
+# Pillow warns above the first and refuses above the second, whatever a caller allows.
+DEFAULT_MAX_PIXELS = 89_478_485
+HIGHEST_MAX_PIXELS = 2 * DEFAULT_MAX_PIXELS
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders are known to raise on broken content.
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError)
+_BROKEN_PARTS = (*_BROKEN, struct.error, zlib.error, OverflowError, AttributeError)
+_WARNINGS = threading.Lock()
+
+
+def read_image(
+    source: str | Path, path: str, *, max_pixels: int = HIGHEST_MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Read one image of the images table.
+
+    Args:
+        source: Folder, or .tar file.
+        path: File name relative to the folder, or member name.
+        max_pixels: Larger images are refused from their header.
+
+    Returns:
+        (H, W, 3) uint8 RGB, EXIF rotation applied.
+
+    Raises:
+        UnreadableImageError: The file cannot become an image; it says why.
+    """
+    return decode_image(read_content(source, path), max_pixels=max_pixels)
+
+
+def read_content(source: str | Path, path: str) -> bytes:
+    """Read the bytes of one image of the images table.
+
+    Raises:
+        UnreadableImageError: The file cannot be read.
+    """
+    try:
+        return read_member(source, path) if is_tar(source) else Path(source, path).read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(RejectReason.UNREADABLE_FILE, str(error)) from error
+
+
+def looks_like_image(head: bytes) -> bool:
+    """Whether the first 16 bytes of a file are those of a format that can be decoded."""
+    return head.startswith(_MAGIC)
+
+
+def decode_image(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode the content of an image file.
+
+    Args:
+        content: The whole file.
+        max_pixels: Larger images are refused from their header, before any pixel is decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB, EXIF rotation applied.
+
+    Raises:
+        UnreadableImageError: The content cannot become an image; it says why.
+    """
+    with _open(content) as image:
+        if image.width * image.height > max_pixels:
+            raise UnreadableImageError(
+                RejectReason.OVER_PIXEL_LIMIT,
+                f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}",
+            )
+        try:
+            image.load()
+        except _BROKEN_PARTS as error:
+            raise _broken(content, error) from error
+        upright = _turn_upright(image)
+    return _to_rgb(upright)
+
+
+def _open(content: bytes) -> Image.Image:
+    if not content:
+        raise UnreadableImageError(RejectReason.EMPTY_FILE, "the file has no content")
+    if not looks_like_image(content[:16]):
+        raise UnreadableImageError(
+            RejectReason.NOT_AN_IMAGE, "the content is none of JPEG, PNG, WebP, BMP, GIF, TIFF"
+        )
+    try:
+        with _quiet():
+            return Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        detail = f"more than {HIGHEST_MAX_PIXELS} pixels"
+        raise UnreadableImageError(RejectReason.OVER_PIXEL_LIMIT, detail) from error
+    except UnidentifiedImageError as error:
+        if _ends_early(content):
+            detail = "the file ends within its header"
+            raise UnreadableImageError(RejectReason.TRUNCATED, detail) from error
+        detail = "the header is of no known image format"
+        raise UnreadableImageError(RejectReason.NOT_AN_IMAGE, detail) from error
+    except _BROKEN_PARTS as error:
+        raise _broken(content, error) from error
+
+
+def _broken(content: bytes, error: Exception) -> UnreadableImageError:
+    reason = RejectReason.TRUNCATED if _ends_early(content) else RejectReason.CORRUPT
+    return UnreadableImageError(reason, str(error) or type(error).__name__)
+
+
+def _ends_early(content: bytes) -> bool:
+    """Whether the end mark of the format is missing; asked only of content that failed."""
+    if content.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in content[-64:]
+    if content.startswith(b"\x89PNG"):
+        return b"IEND" not in content[-64:]
+    if content.startswith(b"RIFF"):
+        return len(content) < 8 + int.from_bytes(content[4:8], "little")
+    if content.startswith(b"BM"):
+        return len(content) < int.from_bytes(content[2:6], "little")
+    return content.startswith(b"GIF8") and not content.endswith(b";")
+
+
+def _turn_upright(image: Image.Image) -> Image.Image:
+    try:
+        with _quiet():
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except _BROKEN_PARTS:
+        # The pixels are whole; only the note on how the camera was held is lost.
+        orientation = 1
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        return _from_wide_grey(image)
+    if image.mode in {"F", "LAB", "HSV"}:
+        raise UnreadableImageError(
+            RejectReason.UNSUPPORTED_PIXELS,
+            f"pixels of mode {image.mode} have no fixed RGB meaning",
+        )
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(paper, layer)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _from_wide_grey(image: Image.Image) -> NDArray[np.uint8]:
+    """Grey of 16 bits, for which Pillow's own conversion clips at 255."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65_535:
+        detail = f"grey values up to {values.max()} do not fit 16 bits"
+        raise UnreadableImageError(RejectReason.UNSUPPORTED_PIXELS, detail)
+    grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hush Pillow's warnings: what matters is rejected with a reason, the rest is decoded.
+
+    The lock is there because Python restores warning filters for all threads at once.
+    """
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,41 @@
+"""What can be wrong with a user's images and annotations, as types."""
+
+from enum import StrEnum
+
+
+class InputError(ValueError):
+    """Input that the user must change; the message is one sentence that says how."""
+
+
+class AnnotationError(InputError):
+    """An annotation file that contradicts itself, its images or the format it claims."""
+
+
+class RejectReason(StrEnum):
+    """Why a file of a source is not among the images."""
+
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    EMPTY_FILE = "empty_file"
+    NOT_AN_IMAGE = "not_an_image"
+    UNSUPPORTED_PIXELS = "unsupported_pixels"
+    OVER_PIXEL_LIMIT = "over_pixel_limit"
+    UNREADABLE_FILE = "unreadable_file"
+    UNREADABLE_NAME = "unreadable_name"
+    REPLACED_MEMBER = "replaced_member"
+    DUPLICATE_CONTENT = "duplicate_content"
+    SIZE_MISMATCH = "size_mismatch"
+
+
+class UnreadableImageError(Exception):
+    """One file that cannot become an image.
+
+    Attributes:
+        reason: What kind of fault it is.
+        detail: The particulars, for a person.
+    """
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,35 @@
+"""Tables of the images of a dataset and of the files that could not be taken."""
+
+import hashlib
+
+import pyarrow as pa
+
+# source: absolute folder or absolute path of a .tar; path: file name relative to it, or member
+# name, with forward slashes; height and width: px after EXIF rotation; split: train | val.
+IMAGES_SCHEMA = pa.schema(
+    [
+        ("image_id", pa.int64()),
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("sha256", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.int32()),
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("path", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+def stable_image_id(relative_path: str) -> int:
+    """Number an image by its relative path: in [1, 2^53), so that JSON readers keep it exact."""
+    digest = hashlib.sha256(relative_path.encode()).digest()
+    return max(int.from_bytes(digest[:8], "big") >> 11, 1)
