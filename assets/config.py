@@ -38,6 +38,8 @@ def config_for(settings_class: type, **described: str) -> type[StageConfig]:
     hints = typing.get_type_hints(settings_class)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(settings_class):
+        if dataclasses.is_dataclass(hints[field.name]):
+            continue  # constants of the method, chosen in code
         text = f"{described.get(field.name, '')} Default: {_default_of(field)!r}.".strip()
         fields[field.name] = (
             typing.Optional[_config_type(hints[field.name])],  # noqa: UP045 - built at run time

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +107,12 @@ def materialise_shards(
     *,
     settings: dict[str, Any],
     log: Callable[[str], None],
+    facts: Mapping[str, Any] | None = None,
 ) -> tuple[Version, int]:
     """Bring a sharded stage up to date.
 
     Shards whose input digest is already there are kept; the others are computed; shards of an
-    older question are removed once the new set is complete.
+    older question are removed once the new set is complete. `facts` join the version's summary.
 
     Returns:
         The current version and the number of shards that were computed.
@@ -134,7 +135,7 @@ def materialise_shards(
     version = stage.point_to(
         digest_of(sorted(names.items())),
         settings=settings,
-        summary={"shards": names, "totals": totals},
+        summary={"shards": names, "totals": totals, **(facts or {})},
         folder="shards",
     )
     for folder in root.iterdir():

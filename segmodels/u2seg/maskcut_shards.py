@@ -15,6 +15,36 @@ MASKS_PER_IMAGE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
+class MaskCutChoices:
+    """MaskCut's settings as a user gives them; None takes what the backbone recommends.
+
+    Attributes:
+        tau: affinity threshold on the cosine of two keys.
+        center_keys: subtract the image's mean key before the cosine.
+        max_masks: masks an image.
+        use_crf: refine with the dense CRF.
+        crf_min_iou: a mask that the CRF changes more than this is dropped.
+    """
+
+    tau: float | None = None
+    center_keys: bool | None = None
+    max_masks: int = 3
+    use_crf: bool = True
+    crf_min_iou: float = 0.5
+
+    def for_backbone(self, *, image_size: int, tau: float, center_keys: bool) -> MaskCutSettings:
+        """Fill in the backbone's recommendation; `image_size` is that of the keys, px."""
+        return MaskCutSettings(
+            image_size=image_size,
+            tau=tau if self.tau is None else self.tau,
+            center_keys=center_keys if self.center_keys is None else self.center_keys,
+            max_masks=self.max_masks,
+            use_crf=self.use_crf,
+            crf_min_iou=self.crf_min_iou,
+        )
+
+
+@dataclass(frozen=True)
 class MaskCutShard:
     """One shard's work: images (IMAGES_SCHEMA rows), the folder of their features, settings."""
 

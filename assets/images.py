@@ -1,0 +1,219 @@
+"""Stage images: read every source, decode every file once, say what was turned away and why."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from assets.config import StageConfig, read_remembered
+from assets.metadata import image_sheet, table_metadata
+from assets.partitions import require_clustering_if_partitioned
+from assets.stage_run import materialise, result
+from assets.store import Store, Version, digest_of, write_atomically
+from segmodels.formats.arrow import read_table, write_table
+from segmodels.formats.sources import (
+    ImageSource,
+    InputError,
+    fingerprint_sources,
+    scan_sources,
+    sources_from_paths,
+)
+from segmodels.sample.dataset import sample_sources, write_sample
+
+CODE_VERSION = "1"
+SAMPLE_TRAIN, SAMPLE_VAL = 72, 28
+
+
+class SourceConfig(dg.Config):
+    """One place that images come from."""
+
+    images: str = Field(description="A folder of any depth, a .tar, or a folder of .tar files.")
+    instances_json: str | None = None
+    panoptic_json: str | None = None
+    panoptic_folder: str | None = None
+    split: str = Field(default="train", description="train, or val: scored, never trained on.")
+
+
+class ImagesConfig(StageConfig):
+    """Where images come from; without sources, EXNIHILO_IMAGES and EXNIHILO_ANNOTATIONS say."""
+
+    sample: bool | None = Field(
+        default=None, description="Compose the embedded sample instead of reading photographs."
+    )
+    sources: list[SourceConfig] | None = None
+    shard_size: int | None = Field(default=None, description="Images a shard. Default: 64.")
+    max_pixels: int | None = Field(default=None, description="Default: 100 million.")
+    evaluation_fraction: float | None = Field(
+        default=None,
+        description="Share of the annotated images that is scored and not trained on. Default: 0.",
+    )
+    max_rejected_share: float | None = Field(
+        default=None, description="More rejected images than this fail the run. Default: 0.1."
+    )
+    stuff_grouping: str | None = Field(
+        default=None, description="Ground-truth stuff: none, or coco15 (U2Seg's 15 groups)."
+    )
+    merge_stuff_segments: bool | None = Field(
+        default=None, description="Merge ground-truth segments of one stuff group in an image."
+    )
+
+
+@dataclass(frozen=True)
+class ImagesSettings:
+    """Settings of the images stage, see ImagesConfig."""
+
+    sample: bool = False
+    sources: tuple[ImageSource, ...] = ()
+    shard_size: int = 64
+    max_pixels: int = 100_000_000
+    evaluation_fraction: float = 0.0
+    max_rejected_share: float = 0.1
+    stuff_grouping: str = "none"
+    merge_stuff_segments: bool = False
+
+
+class InputPaths(dg.ConfigurableResource):
+    """Images and annotations named by the environment, "" where it names none."""
+
+    images: str = ""
+    annotations: str = ""
+
+
+@dg.asset(group_name="data", code_version=CODE_VERSION, kinds={"arrow"})
+def images(
+    context: dg.AssetExecutionContext, config: ImagesConfig, store: Store, inputs: InputPaths
+) -> dg.MaterializeResult[None]:
+    """The table of all images that can be read, and of those that cannot."""
+    require_clustering_if_partitioned(context)
+    stage = store.stage("images")
+    settings = _settings(config, read_remembered(stage))
+    log = context.log.info
+    try:
+        sources = _sources(settings, inputs, stage.path.parent, log)
+        digest = digest_of(CODE_VERSION, settings, sources, fingerprint_sources(sources))
+        previous = stage.current()
+        known = None if previous is None else read_table(previous.folder / "images.arrow")
+
+        def compute(folder: Path) -> dict[str, Any]:
+            return _scan(folder, sources, settings, known, log)
+
+        version = materialise(stage, digest, settings, compute, log)
+    except InputError as error:
+        raise dg.Failure(str(error)) from error
+    table = read_table(version.folder / "images.arrow")
+    rejected = read_table(version.folder / "rejected.arrow")
+    return result(
+        version,
+        {
+            **table_metadata(table),
+            "rejected_images": rejected.num_rows,
+            "rejected_by_reason": dg.MetadataValue.json(version.summary["rejected_by_reason"]),
+            "train": version.summary["train"],
+            "val": version.summary["val"],
+            "preview": image_sheet(table),
+        },
+    )
+
+
+def _settings(config: ImagesConfig, remembered: dict[str, Any]) -> ImagesSettings:
+    merged = remembered | config.given()
+    given_sources = merged.pop("sources", ())
+    if config.sources is not None and config.sample is None:
+        merged["sample"] = False
+    sources = tuple(
+        ImageSource(**(dict(source) if isinstance(source, SourceConfig) else source))
+        for source in given_sources
+    )
+    return ImagesSettings(sources=sources, **merged)
+
+
+def _sources(
+    settings: ImagesSettings, inputs: InputPaths, root: Path, log: Any
+) -> tuple[ImageSource, ...]:
+    if settings.sample:
+        folder = root / "sample_scenes"
+        if not folder.exists():
+            log(f"composing the embedded sample in {folder}")
+            write_sample(folder, train=SAMPLE_TRAIN, val=SAMPLE_VAL, on_progress=log)
+        return tuple(sample_sources(folder))
+    if settings.sources:
+        return settings.sources
+    if inputs.images:
+        return tuple(sources_from_paths(inputs.images, inputs.annotations))
+    raise InputError(
+        "no images were named: set EXNIHILO_IMAGES to a folder (make run IMAGES=...), or "
+        "ops.images.config.sources in the run config"
+    )
+
+
+def _scan(
+    folder: Path,
+    sources: tuple[ImageSource, ...],
+    settings: ImagesSettings,
+    known: pa.Table | None,
+    log: Any,
+) -> dict[str, Any]:
+    scan = scan_sources(
+        sources,
+        previous=known,
+        shard_size=settings.shard_size,
+        max_pixels=settings.max_pixels,
+        evaluation_fraction=settings.evaluation_fraction,
+        on_progress=log,
+    )
+    seen = scan.images.num_rows + scan.rejected.num_rows
+    reasons: dict[str, int] = {}
+    for reason in scan.rejected["reason"].to_pylist():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    if scan.rejected.num_rows > settings.max_rejected_share * seen:
+        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        example = scan.rejected.slice(0, 1).to_pylist()[0]
+        raise InputError(
+            f"{scan.rejected.num_rows} of {seen} images were rejected ({listed}; for example "
+            f"{example['path']!r}), more than max_rejected_share={settings.max_rejected_share:g} "
+            f"allows: mend the files or raise that setting"
+        )
+    write_table(scan.images, folder / "images.arrow")
+    write_table(scan.rejected, folder / "rejected.arrow")
+    record = {
+        "sources": [asdict(source) for source in sources],
+        "stuff_grouping": settings.stuff_grouping,
+        "merge_stuff_segments": settings.merge_stuff_segments,
+    }
+    write_atomically(folder / "dataset.json", json.dumps(record, indent=1, sort_keys=True))
+    splits = scan.images["split"].to_pylist()
+    return {
+        "images": scan.images.num_rows,
+        "rejected": scan.rejected.num_rows,
+        "rejected_by_reason": reasons,
+        "train": splits.count("train"),
+        "val": splits.count("val"),
+    }
+
+
+def read_images(version: Version) -> pa.Table:
+    """The images table of a version of this stage."""
+    return read_table(version.folder / "images.arrow")
+
+
+def train_images(store: Store) -> pa.Table:
+    """The images that may be learned from: all but those of the val split."""
+    table = read_images(store.stage("images").require())
+    return table.filter(pa.compute.equal(table["split"], "train"))
+
+
+def shards_of(table: pa.Table) -> dict[int, pa.Table]:
+    """The images table cut by shard number, in order."""
+    numbers = sorted(set(table["shard"].to_pylist()))
+    return {
+        shard: table.filter(pa.compute.equal(table["shard"], shard)) for shard in numbers
+    }
+
+
+def identity_of(table: pa.Table) -> list[list[object]]:
+    """What a result that is computed from these images depends on: ids and contents."""
+    return [list(row.values()) for row in table.select(["image_id", "sha256"]).to_pylist()]

@@ -1,0 +1,122 @@
+"""Stages stuff_features and stuff_segments: STEGO's input and output, by shard of images."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+
+from segmodels.dino.feature_shards import cached_backbone
+from segmodels.formats.decode import read_image
+from segmodels.formats.masks import MASK_SCHEMA, mask_row
+from segmodels.formats.arrow import write_table
+from segmodels.stego.crops import NUM_VIEWS
+from segmodels.stego.features import FeatureSettings, mean_features, stego_features
+from segmodels.stego.model import StegoModel
+from segmodels.stego.segmentation import SegmentationSettings, segment_stuff
+
+STUFF_SCHEMA = MASK_SCHEMA.append(pa.field("cluster_id", pa.int32(), nullable=False))
+
+
+@dataclass(frozen=True)
+class StuffFeatureShard:
+    """One shard's work: images (IMAGES_SCHEMA rows), view settings, which backbone."""
+
+    images: pa.Table
+    settings: FeatureSettings
+    backbone: str
+    device: str
+    cache_folder: Path
+
+
+def stuff_feature_shard(work: StuffFeatureShard, folder: Path) -> dict[str, float]:
+    """Write `views.zarr`: tokens (n, views, gh, gw, d) float16 and means (n, views, d) float32."""
+    backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
+    rows = work.images.select(["source", "path"]).to_pylist()
+    group = zarr.open_group(folder / "views.zarr", mode="w", zarr_format=3)
+    tokens: Any = None
+    means = []
+    for position, row in enumerate(rows):
+        views = stego_features(read_image(row["source"], row["path"]), backbone, work.settings)
+        if tokens is None:
+            tokens = group.create_array(
+                "tokens",
+                shape=(len(rows), *views.shape),
+                dtype=views.dtype,
+                chunks=(1, *views.shape),
+                compressors=None,
+            )
+        tokens[position] = views
+        means.append(mean_features(views))
+    group.create_array("means", data=np.stack(means), compressors=None)
+    group.create_array("image_id", data=work.images["image_id"].to_numpy(), compressors=None)
+    return {"images": len(rows), "views": len(rows) * NUM_VIEWS}
+
+
+class StoredViews:
+    """All views of all shards as one lazy (n, gh, gw, d) array: `views[i]` reads one view."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        groups = [zarr.open_group(folder / "views.zarr", mode="r") for folder in folders]
+        self._tokens = [group["tokens"] for group in groups]
+        self._means = [group["means"] for group in groups]
+        self._starts = np.cumsum([0] + [len(array) * NUM_VIEWS for array in map(_images, groups)])
+        self.shape = (int(self._starts[-1]), *self._tokens[0].shape[2:])
+
+    def __getitem__(self, view: int) -> np.ndarray:
+        """Tokens (gh, gw, d) float16 of one view."""
+        shard = int(np.searchsorted(self._starts, view, side="right")) - 1
+        image, position = divmod(view - int(self._starts[shard]), NUM_VIEWS)
+        return np.asarray(self._tokens[shard][image, position])
+
+    def means(self) -> np.ndarray:
+        """Spatial means (n, d) float32 of every view, L2 norm 1."""
+        parts = [np.asarray(means) for means in self._means]
+        return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def _images(group: Any) -> Any:
+    return group["tokens"]
+
+
+@dataclass(frozen=True)
+class StuffSegmentShard:
+    """One shard's work: images, the trained model's file, settings, which backbone."""
+
+    images: pa.Table
+    model_file: Path
+    settings: SegmentationSettings
+    backbone: str
+    device: str
+    cache_folder: Path
+
+
+@lru_cache(maxsize=1)
+def _cached_model(path: Path) -> StegoModel:
+    return StegoModel.load(path)
+
+
+def stuff_segment_shard(work: StuffSegmentShard, folder: Path) -> dict[str, float]:
+    """Write `segments.arrow` (STUFF_SCHEMA): one row for each stuff cluster of an image."""
+    backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
+    model = _cached_model(work.model_file)
+    rows = []
+    for image_row in work.images.select(["image_id", "source", "path"]).to_pylist():
+        image_id = image_row["image_id"]
+        image = read_image(image_row["source"], image_row["path"])
+        clusters = segment_stuff(image, backbone, model, work.settings)
+        for cluster in np.unique(clusters).tolist():
+            row = mask_row(
+                image_id,
+                image_id * 1000 + cluster,
+                clusters == cluster,
+                score=1.0,
+                source="stego",
+                round=0,
+            )
+            rows.append({**row, "cluster_id": cluster})
+    write_table(pa.Table.from_pylist(rows, schema=STUFF_SCHEMA), folder / "segments.arrow")
+    return {"images": work.images.num_rows, "segments": len(rows)}
