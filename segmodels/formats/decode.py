@@ -5,6 +5,7 @@ laid over white, and 16-bit samples keep their high byte.
 """
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -24,8 +25,8 @@ from segmodels.formats.tar import is_tar, read_member
 DEFAULT_MAX_PIXELS = 89_478_485
 HIGHEST_MAX_PIXELS = 2 * DEFAULT_MAX_PIXELS
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM....\0\0\0\0|GIF8", re.DOTALL)
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -75,7 +76,7 @@ def read_content(source: str | Path, path: str) -> bytes:
 
 def looks_like_image(head: bytes) -> bool:
     """Whether the first 16 bytes of a file are those of a format that can be decoded."""
-    return head.startswith(_MAGIC)
+    return _MAGIC.match(head) is not None
 
 
 def decode_image(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
@@ -110,7 +111,7 @@ def _open(content: bytes) -> Image.Image:
         raise UnreadableImageError(RejectReason.EMPTY_FILE, "the file has no content")
     if not looks_like_image(content[:16]):
         raise UnreadableImageError(
-            RejectReason.NOT_AN_IMAGE, "the content is none of JPEG, PNG, WebP, BMP, GIF, TIFF"
+            RejectReason.NOT_AN_IMAGE, "the content is none of JPEG, PNG, WebP, BMP, GIF"
         )
     try:
         with _quiet():
@@ -159,27 +160,14 @@ def _turn_upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
-        return _from_wide_grey(image)
-    if image.mode in {"F", "LAB", "HSV"}:
-        raise UnreadableImageError(
-            RejectReason.UNSUPPORTED_PIXELS,
-            f"pixels of mode {image.mode} have no fixed RGB meaning",
-        )
+        # Grey of 16 bits, which Pillow's own conversion would clip at 255.
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(paper, layer)
     return np.array(image.convert("RGB"), dtype=np.uint8)
-
-
-def _from_wide_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of 16 bits, for which Pillow's own conversion clips at 255."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65_535:
-        detail = f"grey values up to {values.max()} do not fit 16 bits"
-        raise UnreadableImageError(RejectReason.UNSUPPORTED_PIXELS, detail)
-    grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ class RejectReason(StrEnum):
     CORRUPT = "corrupt"
     EMPTY_FILE = "empty_file"
     NOT_AN_IMAGE = "not_an_image"
-    UNSUPPORTED_PIXELS = "unsupported_pixels"
     OVER_PIXEL_LIMIT = "over_pixel_limit"
     UNREADABLE_FILE = "unreadable_file"
     UNREADABLE_NAME = "unreadable_name"

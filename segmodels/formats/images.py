@@ -6,27 +6,25 @@ import pyarrow as pa
 
 # source: absolute folder or absolute path of a .tar; path: file name relative to it, or member
 # name, with forward slashes; height and width: px after EXIF rotation; split: train | val.
-IMAGES_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("source", pa.string()),
-        ("path", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("sha256", pa.string()),
-        ("split", pa.string()),
-        ("shard", pa.int32()),
-    ]
-)
+_IMAGES_COLUMNS: dict[str, pa.DataType] = {
+    "image_id": pa.int64(),
+    "source": pa.string(),
+    "path": pa.string(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "sha256": pa.string(),
+    "split": pa.string(),
+    "shard": pa.int32(),
+}
+IMAGES_SCHEMA = pa.schema(_IMAGES_COLUMNS)
 
-REJECTED_SCHEMA = pa.schema(
-    [
-        ("source", pa.string()),
-        ("path", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-    ]
-)
+_REJECTED_COLUMNS: dict[str, pa.DataType] = {
+    "source": pa.string(),
+    "path": pa.string(),
+    "reason": pa.string(),
+    "detail": pa.string(),
+}
+REJECTED_SCHEMA = pa.schema(_REJECTED_COLUMNS)
 
 
 def stable_image_id(relative_path: str) -> int:

@@ -27,20 +27,19 @@ __all__ = [
 
 # rle_counts: COCO compressed; bbox: x, y, w, h in px; area in px; round: 0 for MaskCut, r for the
 # r-th self-training round.
-MASK_SCHEMA = pa.schema(
-    [
-        ("image_id", pa.int64()),
-        ("instance_id", pa.int64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("rle_counts", pa.binary()),
-        ("bbox", pa.list_(pa.float32(), 4)),
-        ("area", pa.int32()),
-        ("score", pa.float32()),
-        ("source", pa.string()),
-        ("round", pa.int8()),
-    ]
-)
+_MASK_COLUMNS: dict[str, pa.DataType] = {
+    "image_id": pa.int64(),
+    "instance_id": pa.int64(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "rle_counts": pa.binary(),
+    "bbox": pa.list_(pa.float32(), 4),
+    "area": pa.int32(),
+    "score": pa.float32(),
+    "source": pa.string(),
+    "round": pa.int8(),
+}
+MASK_SCHEMA = pa.schema(_MASK_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
