@@ -1,0 +1,168 @@
+"""The backbone object that the pipeline's stages use, and the one way to load it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from segmodels.dino.layouts import official_layout
+from segmodels.dino.vit import VisionTransformer, ViTShape
+from segmodels.dino.weights import (
+    DEFAULT_CACHE,
+    EMBEDDED,
+    OFFICIAL,
+    WeightsFormatError,
+    locate_weights,
+    read_weights,
+    weights_digest,
+)
+
+# MaskCut's published setting (method 1.2), for weights that say nothing of their own.
+PAPER_IMAGE_SIZE = 480
+PAPER_TAU = 0.15
+
+
+@dataclass(frozen=True)
+class Features:
+    """Dense features of a batch: `keys` and `tokens` (n, gh, gw, d), `cls` (n, d), float32.
+
+    Keys are those of the last block, before attention, heads concatenated, not normalised
+    (MaskCut, method 1.3); tokens and CLS are taken after the final LayerNorm.
+    """
+
+    keys: Tensor
+    tokens: Tensor
+    cls: Tensor
+
+
+class Backbone:
+    """A frozen vision transformer with the settings recommended for MaskCut.
+
+    Attributes:
+        name: the name or path it was loaded by.
+        patch_size: side of a patch in pixels.
+        image_size: recommended side of the square input in pixels.
+        tau: recommended affinity threshold.
+        center_keys: whether to subtract the image's mean key before the cosine.
+        digest: SHA-256 of the weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: VisionTransformer,
+        *,
+        image_size: int,
+        tau: float,
+        center_keys: bool,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name = name
+        self.image_size = image_size
+        self.tau = tau
+        self.center_keys = center_keys
+        self.digest = weights_digest(model.state_dict())
+        self.device = torch.device(device)
+        self._model = model.requires_grad_(False).eval().to(self.device)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self._model.shape.patch_size
+
+    @property
+    def dim(self) -> int:
+        """Width of keys, tokens and CLS."""
+        return self._model.shape.dim
+
+    @torch.no_grad()
+    def extract(self, batch: Tensor) -> Features:
+        """Compute features of normalised pixels.
+
+        Args:
+            batch: (n, 3, H, W) float32, see `pixels.normalised_pixels`; H and W multiples of
+                the patch size.
+
+        Returns:
+            Features on the backbone's device, grid of H / patch_size x W / patch_size.
+
+        Raises:
+            ValueError: wrong shape, dtype or size.
+        """
+        if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.float32:
+            raise ValueError(
+                f"batch must be (n, 3, H, W) float32, got {tuple(batch.shape)} {batch.dtype}"
+            )
+        output = self._model(batch.to(self.device))
+        grid = (batch.shape[2] // self.patch_size, batch.shape[3] // self.patch_size)
+        return Features(
+            keys=output.keys.unflatten(1, grid).contiguous(),
+            tokens=output.tokens.unflatten(1, grid).contiguous(),
+            cls=output.cls,
+        )
+
+
+def load_backbone(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    cache_folder: str | Path = DEFAULT_CACHE,
+) -> Backbone:
+    """Load a backbone by name or from a file.
+
+    Args:
+        name_or_path: `embedded`, `dino_vits16`, `dino_vits8`, `dino_vitb16`, `dino_vitb8`, or
+            the path of a .pth or .safetensors file in DINO's, timm's or Hugging Face's layout.
+        device: torch device to run on.
+        cache_folder: where official weights are looked for, and kept once downloaded.
+
+    Raises:
+        UnknownBackboneError: neither a known name nor an existing file.
+        WeightsUnavailableError: official weights are missing and cannot be downloaded.
+        WeightsFormatError: the file's tensors are not those of a plain vision transformer.
+    """
+    file = read_weights(locate_weights(name_or_path, cache_folder))
+    model = build_model(file.state, file.metadata)
+    return Backbone(
+        str(name_or_path),
+        model,
+        image_size=int(file.metadata.get("image_size", PAPER_IMAGE_SIZE)),
+        tau=float(file.metadata.get("tau", PAPER_TAU)),
+        center_keys=file.metadata.get("center_keys", "false") == "true",
+        device=device,
+    )
+
+
+def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> VisionTransformer:
+    """Build the transformer that a state describes and load it strictly.
+
+    Args:
+        state: tensors by name, any known layout.
+        metadata: `num_heads` when heads are not 64 wide.
+
+    Raises:
+        WeightsFormatError: lists the missing and the unexpected names, or the wrong shapes.
+    """
+    state = {name: tensor.float() for name, tensor in official_layout(state).items()}
+    num_heads = int(metadata["num_heads"]) if "num_heads" in metadata else None
+    try:
+        model = VisionTransformer(ViTShape.from_state(state, num_heads))
+    except (KeyError, ValueError) as error:
+        raise WeightsFormatError(
+            f"not a vision transformer in DINO's, timm's or Hugging Face's layout: {error}; "
+            f"known backbones are {', '.join([EMBEDDED, *OFFICIAL])}"
+        ) from error
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise WeightsFormatError(
+            f"weights do not fit: missing {missing or 'none'}, unexpected {unexpected or 'none'}"
+        )
+    wrong = [name for name in expected if expected[name].shape != state[name].shape]
+    if wrong:
+        raise WeightsFormatError(f"weights do not fit: wrong shape of {wrong}")
+    model.load_state_dict(state)
+    return model

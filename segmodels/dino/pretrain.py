@@ -1,0 +1,119 @@
+"""Command line of DINO pre-training: `python -m segmodels.dino.pretrain --help`."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from segmodels.dino.photos import cached_photos
+from segmodels.dino.settings import PretrainSettings
+from segmodels.dino.trainer import StepReport, Trainer
+
+CHECKPOINT = "checkpoint.pt"
+PROGRESS = "progress.jsonl"
+
+
+def pretrain(
+    settings: PretrainSettings,
+    images: list[Path],
+    out: Path,
+    *,
+    minutes: float = float("inf"),
+    save_every: int = 200,
+    report_every: int = 20,
+    device: str = "cpu",
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Pre-train, or continue, until the schedule or the time is over.
+
+    Args:
+        settings: the run.
+        images: folders and tar shards of photographs.
+        out: folder of the checkpoint, the progress lines and the decoded photographs.
+        minutes: stop (resumably) after this long.
+        save_every, report_every: steps between checkpoints, and between progress lines.
+        device: torch device.
+        say: receives one line of text at each report.
+
+    Returns:
+        Path of the checkpoint; `segmodels.dino.export` turns it into weights.
+
+    Raises:
+        CheckpointMismatchError: `out` holds the checkpoint of a run with other settings.
+    """
+    checkpoint = out / CHECKPOINT
+    trainer = Trainer(settings, cached_photos(images, out, settings.photo_size), device)
+    if checkpoint.is_file():
+        trainer.resume(checkpoint)
+        say(f"continuing at step {trainer.step}")
+    deadline = time.monotonic() + 60 * minutes
+    since, first = time.monotonic(), trainer.step
+    while trainer.step < settings.steps and time.monotonic() < deadline:
+        measure = (trainer.step + 1) % report_every == 0
+        report = trainer.train_step(measure)
+        if measure:
+            speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
+            since, first = time.monotonic(), trainer.step
+            _tell(report, settings, speed, out / PROGRESS, say)
+        if trainer.step % save_every == 0:
+            trainer.save(checkpoint)
+    trainer.save(checkpoint)
+    return checkpoint
+
+
+def _tell(
+    report: StepReport,
+    settings: PretrainSettings,
+    speed: float,
+    path: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Append one machine-readable line and say one readable line."""
+    assert report.collapse is not None
+    with path.open("a") as file:
+        file.write(json.dumps({**asdict(report), "photos_per_second": speed}) + "\n")
+    health = report.collapse
+    say(
+        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} "
+        f"(cls {report.cls_loss:.3f}, patch {report.patch_loss:.3f}) "
+        f"sharpness {health.sharpness:.2f} spread {health.spread:.2f} rank {health.rank:.1f} "
+        f"{speed:.0f} photos/s"
+    )
+    warning = health.warning()
+    if warning and report.step > settings.warmup * settings.steps:
+        say(f"warning: collapse at step {report.step + 1}: {warning}")
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    standard = PretrainSettings()
+    parser = argparse.ArgumentParser(
+        prog="python -m segmodels.dino.pretrain",
+        description="Pre-train the backbone with DINO on unlabelled photographs; "
+        "run again with the same arguments to continue.",
+    )
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders, tar shards")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long")
+    parser.add_argument("--steps", type=int, default=standard.steps, help="length of the schedule")
+    parser.add_argument("--batch-size", type=int, default=standard.batch_size)
+    parser.add_argument("--learning-rate", type=float, default=standard.learning_rate)
+    parser.add_argument("--depth", type=int, default=standard.depth)
+    parser.add_argument("--patch-weight", type=float, default=standard.patch_weight)
+    parser.add_argument("--student-keep", type=float, default=standard.student_keep)
+    parser.add_argument("--seed", type=int, default=standard.seed)
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads")
+    parser.add_argument("--device", default="cpu")
+    given = vars(parser.parse_args())
+    if threads := given.pop("threads"):
+        torch.set_num_threads(threads)
+    run = {name: given.pop(name) for name in ("images", "out", "minutes", "device")}
+    pretrain(replace(standard, **given), say=lambda line: print(line, flush=True), **run)
+
+
+if __name__ == "__main__":
+    main()

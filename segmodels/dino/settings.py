@@ -1,0 +1,87 @@
+"""Settings of DINO pre-training: the embedded backbone's by default."""
+
+from dataclasses import dataclass, field
+
+from segmodels.dino.vit import ViTShape
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """Multi-crop views of a photograph; sizes in pixels, scales as shares of its area."""
+
+    global_size: int = 64
+    local_size: int = 32
+    num_local: int = 4
+    global_scale: tuple[float, float] = (0.35, 1.0)
+    local_scale: tuple[float, float] = (0.06, 0.35)
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """One pre-training run; every random draw is a function of `seed` and the step alone.
+
+    Attributes:
+        patch_size, dim, depth, num_heads: the transformer.
+        crops: multi-crop views.
+        photo_size: side of the cached square photographs in pixels.
+        batch_size: photographs a step.
+        steps: length of all schedules.
+        learning_rate: peak, reached after `warmup` (a share of the steps), then cosine to 1 %.
+        weight_decay: start and end of its cosine.
+        teacher_momentum: start of the cosine to 1.
+        prototypes: output width of the CLS head and of the patch head.
+        student_keep: share of a global crop's patches the student sees (MSN, Assran et al. 2022);
+            1 is plain DINO.
+        patch_weight: weight of the local alignment loss between keys of corresponding patches;
+            0 is plain DINO.
+        bfloat16: run the networks under autocast.
+    """
+
+    patch_size: int = 8
+    dim: int = 192
+    depth: int = 6
+    num_heads: int = 3
+    crops: CropSettings = field(default_factory=CropSettings)
+    photo_size: int = 112
+    batch_size: int = 32
+    steps: int = 3000
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    weight_decay: tuple[float, float] = (0.04, 0.2)
+    teacher_momentum: float = 0.992
+    student_temperature: float = 0.1
+    teacher_temperature: float = 0.05
+    centre_momentum: float = 0.9
+    prototypes: int = 4096
+    patch_prototypes: int = 1024
+    student_keep: float = 0.5
+    patch_weight: float = 1.0
+    gradient_clip: float = 3.0
+    frozen_epochs: float = 1.0
+    bfloat16: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                f"steps and batch_size must be positive, got {self.steps} and {self.batch_size}"
+            )
+        if not 0 < self.student_keep <= 1:
+            raise ValueError(f"student_keep must be in (0, 1], got {self.student_keep}")
+        for size in (self.crops.global_size, self.crops.local_size):
+            if size % self.patch_size:
+                raise ValueError(
+                    f"crop size {size} must be a multiple of the patch size {self.patch_size}"
+                )
+
+    @property
+    def vit_shape(self) -> ViTShape:
+        """Sizes of the transformer, native at the global crop."""
+        return ViTShape(
+            patch_size=self.patch_size,
+            dim=self.dim,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            grid=self.crops.global_size // self.patch_size,
+            hidden_dim=4 * self.dim,
+        )

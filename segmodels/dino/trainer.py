@@ -1,0 +1,282 @@
+"""One DINO pre-training run: networks, optimiser, step, checkpoint and exact resume."""
+
+import os
+from dataclasses import asdict, dataclass
+from math import cos, pi
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
+from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
+from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
+from segmodels.dino.settings import PretrainSettings
+from segmodels.dino.vit import VisionTransformer
+
+_FORMAT = "exnihilo-dino-1"
+
+
+class CheckpointMismatchError(ValueError):
+    """A checkpoint belongs to a run with other settings or photographs."""
+
+
+class Network(nn.Module):
+    """A transformer with its heads: one on CLS, one on the keys of patches."""
+
+    def __init__(self, settings: PretrainSettings) -> None:
+        super().__init__()
+        dim = settings.dim
+        self.backbone = VisionTransformer(settings.vit_shape)
+        self.cls_head = DinoHead(dim, settings.prototypes, hidden_dim=2 * dim, bottleneck=128)
+        self.patch_head = DinoHead(
+            dim, settings.patch_prototypes, hidden_dim=2 * dim, bottleneck=64
+        )
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Numbers of one step; `collapse` only where it was asked for."""
+
+    step: int
+    loss: float
+    cls_loss: float
+    patch_loss: float
+    learning_rate: float
+    collapse: CollapseMetrics | None
+
+
+def cosine(start: float, end: float, share: float) -> float:
+    """Half a cosine from `start` at share 0 to `end` at share 1."""
+    return end + (start - end) * (1 + cos(pi * min(share, 1.0))) / 2
+
+
+class Trainer:
+    """Trains a student and its moving-average teacher; all randomness follows from (seed, step).
+
+    Args:
+        settings: the run.
+        photos: (n, S, S, 3) uint8 RGB, may be a memory map.
+        device: torch device.
+    """
+
+    def __init__(
+        self, settings: PretrainSettings, photos: np.ndarray, device: str | torch.device = "cpu"
+    ) -> None:
+        if len(photos) < settings.batch_size:
+            raise ValueError(
+                f"batch_size {settings.batch_size} is more than the {len(photos)} photographs"
+            )
+        self.settings = settings
+        self.photos = photos
+        self.device = torch.device(device)
+        self.step = 0
+        self.student = Network(settings)
+        generator = torch.Generator().manual_seed(settings.seed)
+        for part in (self.student.backbone, self.student.cls_head, self.student.patch_head):
+            part.initialise(generator)
+        self.teacher = Network(settings)
+        self.teacher.load_state_dict(self.student.state_dict())
+        self.teacher.requires_grad_(False)
+        self.cls_targets = self._targets(settings.prototypes)
+        self.patch_targets = self._targets(settings.patch_prototypes)
+        for module in (self.student, self.teacher, self.cls_targets, self.patch_targets):
+            module.to(self.device)
+        self.optimiser = torch.optim.AdamW(self._parameter_groups())
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Steps in which every photograph is seen at most once."""
+        return len(self.photos) // self.settings.batch_size
+
+    def train_step(self, measure: bool = False) -> StepReport:
+        """Run one step; with `measure`, also look for collapse."""
+        settings = self.settings
+        generator = self._generator(1)
+        globals_, locals_ = multicrop(self._batch(), settings.crops, generator)
+        globals_, locals_ = self._moved(globals_), self._moved(locals_)
+        grid = settings.vit_shape.grid
+        kept = self._kept_patches(len(globals_.pixels), grid**2, generator)
+
+        with self._autocast(), torch.no_grad():
+            seen = self.teacher.backbone(globals_.pixels)
+            cls_targets = self.cls_targets(self.teacher.cls_head(seen.cls))
+        with self._autocast():
+            far = self.student.backbone(globals_.pixels, kept)
+            near = self.student.backbone(locals_.pixels)
+            logits = self.student.cls_head(torch.cat([far.cls, near.cls]))
+        size = settings.batch_size
+        cls_loss = view_loss(
+            logits.unflatten(0, (-1, size)),
+            cls_targets.unflatten(0, (2, size)),
+            settings.student_temperature,
+        )
+        patch_loss = torch.zeros((), device=self.device)
+        if settings.patch_weight:
+            patch_loss = self._patch_loss(
+                seen.keys, far.keys, near.keys, globals_=globals_, locals_=locals_, kept=kept
+            )
+        loss = cls_loss + settings.patch_weight * patch_loss
+        learning_rate = self._update(loss)
+        report = StepReport(
+            step=self.step,
+            loss=loss.item(),
+            cls_loss=cls_loss.item(),
+            patch_loss=patch_loss.item(),
+            learning_rate=learning_rate,
+            collapse=collapse_metrics(cls_targets, seen.cls) if measure else None,
+        )
+        self.step += 1
+        return report
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint under a temporary name and move it into place."""
+        content = {
+            "format": _FORMAT,
+            "step": self.step,
+            "settings": repr(asdict(self.settings)),
+            "photos": len(self.photos),
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "cls_targets": self.cls_targets.state_dict(),
+            "patch_targets": self.patch_targets.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        torch.save(content, partial)
+        os.replace(partial, path)
+
+    def resume(self, path: Path) -> None:
+        """Continue from a checkpoint exactly where it was written.
+
+        Raises:
+            CheckpointMismatchError: it was written with other settings or photographs.
+        """
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        expected = (_FORMAT, repr(asdict(self.settings)), len(self.photos))
+        if (content.get("format"), content.get("settings"), content.get("photos")) != expected:
+            raise CheckpointMismatchError(
+                f"{path} was written by a run with other settings or photographs: "
+                "give the same ones, or another output folder"
+            )
+        self.step = content["step"]
+        self.student.load_state_dict(content["student"])
+        self.teacher.load_state_dict(content["teacher"])
+        self.cls_targets.load_state_dict(content["cls_targets"])
+        self.patch_targets.load_state_dict(content["patch_targets"])
+        self.optimiser.load_state_dict(content["optimiser"])
+
+    def _targets(self, prototypes: int) -> Targets:
+        settings = self.settings
+        return Targets(prototypes, settings.teacher_temperature, settings.centre_momentum)
+
+    def _parameter_groups(self) -> list[dict[str, object]]:
+        """Matrices decay; biases, norms and single vectors do not."""
+        parameters = list(self.student.parameters())
+        return [
+            {"params": [p for p in parameters if p.ndim > 1]},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        """A generator of its own for every step and purpose, so that resuming needs no state."""
+        words = np.random.SeedSequence([self.settings.seed, purpose, self.step]).generate_state(2)
+        return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def _batch(self) -> Tensor:
+        """Photographs of this step, (b, 3, S, S) in [0, 1]; a new shuffle every epoch."""
+        epoch, place = divmod(self.step, self.steps_an_epoch)
+        order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.photos))
+        start = place * self.settings.batch_size
+        chosen = np.sort(order[start : start + self.settings.batch_size])
+        pixels = torch.from_numpy(self.photos[chosen])
+        return pixels.permute(0, 3, 1, 2).float() / 255
+
+    def _moved(self, views: Views) -> Views:
+        return Views(views.pixels.to(self.device), views.frames.to(self.device))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+
+    def _kept_patches(self, n: int, patches: int, generator: torch.Generator) -> Tensor:
+        """Draw which patches the student sees, (n, t) sorted indices."""
+        count = max(1, round(patches * self.settings.student_keep))
+        scores = torch.rand(n, patches, generator=generator)
+        return scores.topk(count, dim=1).indices.sort(dim=1).values.to(self.device)
+
+    def _patch_loss(
+        self,
+        seen: Tensor,
+        far: Tensor,
+        near: Tensor,
+        *,
+        globals_: Views,
+        locals_: Views,
+        kept: Tensor,
+    ) -> Tensor:
+        """Align the student's keys with the teacher's at the same place of the photograph.
+
+        Global views look at each other, local views at the two global ones in turn.
+
+        Args:
+            seen: teacher keys (2b, g * g, d) of the global views.
+            far: student keys (2b, t, d) of the patches `kept` of the global views.
+            near: student keys (l * b, h * h, d) of the local views.
+            globals_, locals_: the views.
+            kept: (2b, t) indices.
+        """
+        size = self.settings.batch_size
+        grid = self.settings.vit_shape.grid
+        far_points = patch_points(globals_.frames, grid)
+        far_points = far_points.gather(1, kept[..., None].expand(-1, -1, 2))
+        local_grid = self.settings.crops.local_size // self.settings.patch_size
+        near_points = patch_points(locals_.frames, local_grid)
+        other = torch.cat([torch.arange(size, 2 * size), torch.arange(size)])
+        in_turn = torch.arange(len(near_points)) % (2 * size)
+
+        student, teacher = [], []
+        for keys, points, target in ((far, far_points, other), (near, near_points, in_turn)):
+            target = target.to(self.device)
+            places = points_in_crop(points, globals_.frames[target])
+            visible = places.abs().amax(dim=-1) < 1
+            table = seen[target].float().transpose(1, 2).unflatten(2, (grid, grid))
+            sampled = functional.grid_sample(
+                table, places[:, :, None], padding_mode="border", align_corners=False
+            )
+            student.append(keys[visible])
+            teacher.append(sampled[..., 0].transpose(1, 2)[visible])
+        with self._autocast(), torch.no_grad():
+            targets = self.patch_targets(self.teacher.patch_head(torch.cat(teacher)))
+        with self._autocast():
+            logits = self.student.patch_head(torch.cat(student))
+        return cross_entropy(logits, targets, self.settings.student_temperature)
+
+    def _update(self, loss: Tensor) -> float:
+        """Step the optimiser by the schedules, then move the teacher; returns the learning rate."""
+        settings = self.settings
+        share = self.step / settings.steps
+        warm = min(1.0, (self.step + 1) / max(1.0, settings.warmup * settings.steps))
+        learning_rate = warm * cosine(
+            settings.learning_rate,
+            settings.learning_rate / 100,
+            (share - settings.warmup) / (1 - settings.warmup) if share > settings.warmup else 0.0,
+        )
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.param_groups[0]["weight_decay"] = cosine(*settings.weight_decay, share)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.step < settings.frozen_epochs * self.steps_an_epoch:
+            self.student.cls_head.prototypes.grad = None
+            self.student.patch_head.prototypes.grad = None
+        nn.utils.clip_grad_norm_(self.student.parameters(), settings.gradient_clip)
+        self.optimiser.step()
+        momentum = cosine(settings.teacher_momentum, 1.0, share)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.teacher.parameters()), list(self.student.parameters()), 1 - momentum
+            )
+        return learning_rate
