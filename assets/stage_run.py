@@ -18,6 +18,8 @@ def materialise(
     settings: object,
     compute: Callable[[Path], Mapping[str, Any]],
     log: Callable[[str], None],
+    *,
+    resumable: bool = False,
 ) -> Version:
     """Run `compute(folder)` unless the store already holds the answer to the same question.
 
@@ -25,13 +27,15 @@ def materialise(
         digest: of code version, settings and inputs.
         settings: the stage's settings dataclass, kept for the stage's next run.
         compute: fills the folder and returns a JSON-able summary (counts).
+        resumable: `compute` finds in its folder what an interrupted run left there.
     """
     record = remember(stage, settings)
     current = stage.current()
     if current is not None and current.digest == digest:
         log(f"{stage.name}: nothing changed, keeping {current.folder}")
         return current
-    with stage.new_version(digest) as folder:
+    open_version = stage.resumable_version if resumable else stage.new_version
+    with open_version(digest) as folder:
         summary = compute(folder)
     return stage.point_to(digest, settings=record, summary=summary)
 

@@ -94,15 +94,28 @@ class StageFolder:
     @contextmanager
     def new_version(self, digest: str) -> Iterator[Path]:
         """A temporary folder that becomes `v-<digest>` when the block ends without an error."""
-        self.path.mkdir(parents=True, exist_ok=True)
         temporary = self.path / f".tmp-{digest}-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         try:
             yield temporary
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+        self._finish(temporary, digest)
+
+    @contextmanager
+    def resumable_version(self, digest: str) -> Iterator[Path]:
+        """Like `new_version`, but what an interrupted run left is found by the next one.
+
+        For stages that keep checkpoints of their own in the folder.
+        """
+        unfinished = self.path / f".unfinished-{digest}"
+        unfinished.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        self._finish(unfinished, digest)
+
+    def _finish(self, temporary: Path, digest: str) -> None:
         final = self.path / f"v-{digest}"
         # A folder of this name can only be a finished version that lost its pointer.
         shutil.rmtree(final, ignore_errors=True)
@@ -125,7 +138,7 @@ class StageFolder:
             "summary": dict(summary),
         }
         write_atomically(self.pointer, json.dumps(record, indent=1, sort_keys=True))
-        for other in self.path.glob("v-*"):
+        for other in [*self.path.glob("v-*"), *self.path.glob(".unfinished-*")]:
             if other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
         return Version(digest, self.path / name, record["settings"], record["summary"])

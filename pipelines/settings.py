@@ -13,7 +13,8 @@ class Settings:
 
     Attributes:
         store: folder of all results (EXNIHILO_STORE, default `store/` in the project).
-        dataset: name of the dataset that runs without a run config work on (EXNIHILO_DATASET).
+        dataset: name of the dataset where the run config names none (EXNIHILO_DATASET, default
+            the name of the image folder, else "sample").
         images: folder, tar or folder of tars (EXNIHILO_IMAGES), "" when unset.
         annotations: COCO json, several joined by ":" , or their folder (EXNIHILO_ANNOTATIONS).
         backbone_cache: folder of downloaded weights (EXNIHILO_CACHE).
@@ -45,10 +46,12 @@ def read_settings() -> Settings:
         raise ValueError(
             f"EXNIHILO_COUNTS must be whole numbers joined by commas, got {counts!r}"
         ) from None
+    images = os.environ.get("EXNIHILO_IMAGES", "")
     return Settings(
         store=Path(os.environ.get("EXNIHILO_STORE") or ROOT / "store"),
-        dataset=os.environ.get("EXNIHILO_DATASET") or "sample",
-        images=os.environ.get("EXNIHILO_IMAGES", ""),
+        dataset=os.environ.get("EXNIHILO_DATASET")
+        or (Path(images).expanduser().resolve().stem if images else "sample"),
+        images=images,
         annotations=os.environ.get("EXNIHILO_ANNOTATIONS", ""),
         backbone_cache=Path(os.environ.get("EXNIHILO_CACHE") or Path.home() / ".cache/exnihilo"),
         engine=os.environ.get("EXNIHILO_ENGINE") or "processes",

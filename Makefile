@@ -1,0 +1,58 @@
+# Ex Nihilo. `make run` and `make test` work from a bare clone: Python 3.11, make and a package
+# index are all they need.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME := $(CURDIR)
+ifdef IMAGES
+export EXNIHILO_IMAGES := $(abspath $(IMAGES))
+endif
+ifdef ANNOTATIONS
+export EXNIHILO_ANNOTATIONS := $(ANNOTATIONS)
+endif
+
+CLUSTERS ?= $(if $(IMAGES),30,12)
+CONFIG ?= pipelines/configs/$(if $(IMAGES),folder,sample).yaml
+KEY = $(shell printf 'k%04d' $(CLUSTERS))
+
+.PHONY: run test test-all lint ui bench clean help
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11, or name another with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@echo "installing the packages (about 2.2 GB, a minute or two)"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/installed ## the whole chain: on the embedded sample, or IMAGES=folder ANNOTATIONS=json CLUSTERS=300
+	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c $(CONFIG) \
+	  --tags '{"dagster/partition": "$(KEY)"}'
+	@$(BIN)/python -m pipelines.show --clustering $(KEY)
+
+test: $(VENV)/installed-dev ## lint, types, rooms and tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/installed-dev ## the tests, the slow ones included
+	$(BIN)/python -m pytest
+
+ui: $(VENV)/installed ## web server and daemon on 127.0.0.1:3000
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
+
+bench: $(VENV)/installed-dev ## benchmarks, as tables
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean: ## remove results and Dagster's history, keep the environment
+	rm -rf store .dagster

@@ -1,0 +1,105 @@
+"""Stage segmenter: MMDetection's panoptic model, trained on pseudo labels in its own process."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.config import config_for, resolve_settings, settings_dict
+from assets.metadata import curve
+from assets.partitions import CLUSTERINGS, clustering_of
+from assets.stage_run import materialise, result
+from assets.store import Store, digest_of, write_atomically
+from segmodels.u2seg.train_settings import TrainSettings
+
+CODE_VERSION = "1"
+TrainConfig = config_for(
+    TrainSettings,
+    config="cpu_r18, paper_r50, or the path of an mmengine config file.",
+    iterations="Optimiser steps.",
+)
+REQUEST_FILE = "request.json"
+
+
+class TrainerLauncher(dg.ConfigurableResource):
+    """How the training process is started.
+
+    Attributes:
+        processes: one a GPU; above 1 torchrun starts them on this machine.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    processes: int = 1
+    device: str = "auto"
+
+    def command(self, request_file: Path) -> list[str]:
+        """Command line of the training process."""
+        module = ["-m", "assets.segmenter_process", str(request_file)]
+        if self.processes == 1:
+            return [sys.executable, *module]
+        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(self.processes)]
+        return [sys.executable, *torchrun, *module]
+
+
+@dg.asset(
+    group_name="model",
+    deps=["images", "pseudo_labels"],
+    partitions_def=CLUSTERINGS,
+    code_version=CODE_VERSION,
+    kinds={"pytorch"},
+    pool="gpu",
+)
+def segmenter(
+    context: dg.AssetExecutionContext,
+    config: TrainConfig,  # type: ignore[valid-type]
+    store: Store,
+    trainer: TrainerLauncher,
+    pipes: dg.PipesSubprocessClient,
+) -> dg.MaterializeResult[None]:
+    """PanopticFPN with cascade heads: things are clusters, stuff are STEGO clusters and "thing"."""
+    key = clustering_of(context)
+    stage = store.stage("segmenter", str(key))
+    settings = resolve_settings(config, TrainSettings, stage)
+    labels = store.stage("pseudo_labels", str(key)).require()
+    images_file = store.stage("images").require().folder / "images.arrow"
+
+    def compute(folder: Path) -> dict[str, Any]:
+        request = {
+            "images": str(images_file),
+            "pseudo_labels": str(labels.folder),
+            "work_dir": str(folder),
+            "device": trainer.device,
+            "settings": settings_dict(settings),
+        }
+        write_atomically(folder / REQUEST_FILE, json.dumps(request, indent=1, sort_keys=True))
+        pipes.run(
+            context=context.op_execution_context,
+            command=trainer.command(folder / REQUEST_FILE),
+            cwd=str(Path(__file__).resolve().parent.parent),
+        )
+        (folder / REQUEST_FILE).unlink()
+        return {"history": _history(folder)}
+
+    digest = digest_of(CODE_VERSION, settings, labels.digest)
+    version = materialise(stage, digest, settings, compute, context.log.info, resumable=True)
+    history = version.summary["history"]
+    return result(
+        version,
+        {
+            "iterations": settings.iterations,
+            "final_loss": history[-1]["loss"],
+            "loss_curve": curve(
+                "Training losses", history, [name for name in history[0] if "loss" in name]
+            ),
+        },
+    )
+
+
+def _history(work_dir: Path) -> list[dict[str, float]]:
+    """At most 200 points of the scalars that MMEngine wrote."""
+    from segmodels.u2seg.training import read_scalars
+
+    points = read_scalars(work_dir)
+    return points[:: max(1, len(points) // 200)]

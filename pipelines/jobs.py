@@ -1,0 +1,83 @@
+"""What can be run: the whole chain, its halves, and the small jobs around it."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from assets.partitions import CLUSTERINGS
+from assets.store import Store
+from segmodels.u2seg.clustering_key import ClusteringKey
+
+DISCOVER = ["images", "dino_features", "maskcut_masks", "cutler_masks", "thing_masks"]
+EMBED = ["instance_embeddings", "stuff_features", "stuff_model", "stuff_segments"]
+RECLUSTER = ["instance_clusters", "pseudo_labels", "segmenter", "predictions", "evaluation"]
+TRAIN = ["segmenter", "predictions", "evaluation"]
+
+u2seg = dg.define_asset_job(
+    "u2seg",
+    selection=[*DISCOVER, *EMBED, *RECLUSTER],
+    description="Everything: from photographs to a scored panoptic model.",
+)
+discover = dg.define_asset_job(
+    "discover", selection=DISCOVER, description="From photographs to thing masks."
+)
+recluster = dg.define_asset_job(
+    "recluster",
+    selection=RECLUSTER,
+    description="One more cluster count on the masks and features that are there.",
+)
+train_and_evaluate = dg.define_asset_job(
+    "train_and_evaluate",
+    selection=TRAIN,
+    description="Train and score anew on the pseudo labels of one cluster count.",
+)
+
+
+class CountsConfig(dg.Config):
+    """Cluster counts to register as partitions."""
+
+    counts: list[int] = Field(description="Cluster counts, for example [300, 800].")
+
+
+@dg.op
+def add_clusterings(context: dg.OpExecutionContext, config: CountsConfig) -> None:
+    """Register cluster counts, so that the UI offers them as partitions."""
+    try:
+        keys = [str(ClusteringKey(count)) for count in config.counts]
+    except ValueError as error:
+        raise dg.Failure(str(error)) from error
+    context.instance.add_dynamic_partitions(str(CLUSTERINGS.name), keys)
+    context.log.info(f"registered {', '.join(keys)}")
+
+
+@dg.job(description="Register cluster counts as partitions.")
+def register_clusterings() -> None:
+    """Register the counts of the run config."""
+    add_clusterings()
+
+
+class ExportConfig(dg.Config):
+    """What to copy out of the store, and where to."""
+
+    clustering: str = Field(description="Clustering key, for example k0300.")
+    destination: str = Field(description="Folder that is made; it must not exist yet.")
+
+
+@dg.op
+def copy_results(context: dg.OpExecutionContext, config: ExportConfig, store: Store) -> None:
+    """Copy the finished results of one clustering to a folder of its own."""
+    from assets.export import export_clustering
+
+    destination = Path(config.destination).expanduser()
+    for name in export_clustering(store, config.clustering, destination):
+        context.log.info(f"exported {name} to {destination / name}")
+
+
+@dg.job(description="Copy pseudo labels, model, predictions and report of one clustering.")
+def export() -> None:
+    """Copy the results of one clustering out of the store."""
+    copy_results()
+
+
+JOBS = [u2seg, discover, recluster, train_and_evaluate, register_clusterings, export]

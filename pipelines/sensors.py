@@ -1,0 +1,27 @@
+"""The sensor that sees new photographs."""
+
+import dagster as dg
+
+from assets.config import read_remembered
+from assets.store import Store
+from pipelines.jobs import discover
+from segmodels.formats.sources import ImageSource, InputError, fingerprint_sources
+
+
+@dg.sensor(job=discover, name="new_images", minimum_interval_seconds=60)
+def new_images(context: dg.SensorEvaluationContext, store: Store) -> dg.RunRequest | dg.SkipReason:
+    """Launch `discover` when the files of the dataset's sources have changed."""
+    remembered = read_remembered(store.stage("images"))
+    sources = [ImageSource(**source) for source in remembered.get("sources", ())]
+    if not sources:
+        return dg.SkipReason(
+            f"dataset {store.dataset!r} has no image folders yet: materialise images once"
+        )
+    try:
+        fingerprint = fingerprint_sources(sources)
+    except InputError as error:
+        return dg.SkipReason(str(error))
+    if fingerprint == context.cursor:
+        return dg.SkipReason("no image has changed")
+    context.update_cursor(fingerprint)
+    return dg.RunRequest(run_key=fingerprint)
