@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextmanager
@@ -26,22 +26,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, document: Any) -> None:
-    """Write one JSON document atomically, in the order of its keys."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
-
-
-def write_json_lists(path: str | Path, lists: Mapping[str, Iterable[Any]]) -> None:
-    """Write an object of lists atomically, item by item.
+def write_json_object(
+    path: str | Path, members: Mapping[str, Mapping[str, Any] | Iterable[Any]]
+) -> None:
+    """Write a JSON object atomically, its lists item by item.
 
     Annotations of a million images are never held as Python objects all at once.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        for position, (key, items) in enumerate(lists.items()):
+        for position, (key, value) in enumerate(members.items()):
             file.write("{" if position == 0 else ",\n")
             file.write(f"{json.dumps(key)}: ")
-            _write_list(file, items)
+            if isinstance(value, Mapping):
+                file.write(json.dumps(value))
+            else:
+                _write_list(file, value)
         file.write("}\n")
 
 
@@ -52,7 +51,7 @@ def write_json_list(path: str | Path, items: Iterable[Any]) -> None:
         file.write("\n")
 
 
-def _write_list(file: Any, items: Iterable[Any]) -> None:
+def _write_list(file: TextIO, items: Iterable[Any]) -> None:
     file.write("[")
     for position, item in enumerate(items):
         file.write(",\n" if position else "\n")
