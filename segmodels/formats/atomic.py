@@ -26,6 +26,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: str | Path, document: Any) -> None:
+    """Write one small JSON document atomically, in the order of its keys."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(document), encoding="utf-8")
+
+
 def write_json_object(
     path: str | Path, members: Mapping[str, Mapping[str, Any] | Iterable[Any]]
 ) -> None:
