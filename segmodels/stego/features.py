@@ -1,0 +1,93 @@
+"""STEGO's input: final-norm tokens of an image and its crops, and its nearest neighbours."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from kernels.knn import nearest_neighbours
+from segmodels.dino.backbone import Backbone
+from segmodels.dino.pixels import normalised_pixels
+from segmodels.stego.crops import Resample, training_views
+
+POSITIVE_RANKS = 7
+"""A positive is drawn from the image's 7 nearest others (STEGO `src/data.py`)."""
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How the training views are made.
+
+    Attributes:
+        size: side of each square view, px; a multiple of the patch size (224 as published).
+        crop_ratio: share of each side that the five crops keep (0.5 as published).
+        resample: filter of the resize. STEGO's loader uses "nearest", which aliases a photograph
+            shrunk to 224 px; "bilinear" (with antialiasing) is ours.
+    """
+
+    size: int = 224
+    crop_ratio: float = 0.5
+    resample: Resample = "bilinear"
+
+
+def stego_features(image: np.ndarray, backbone: Backbone, settings: FeatureSettings) -> np.ndarray:
+    """Tokens of the whole image and of its five crops, after the final norm.
+
+    The short side of each region goes to `size` and the central square is kept, as in STEGO's
+    loader. One image is one batch of six views, so that its bits do not depend on its shard.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        backbone: from `load_backbone`.
+        settings: size and crops.
+
+    Returns:
+        (6, gh, gw, d) float16: whole image first, then the crops (`crops.NUM_VIEWS`).
+
+    Raises:
+        ValueError: the size is no multiple of the patch size.
+    """
+    if settings.size < 1 or settings.size % backbone.patch_size:
+        raise ValueError(
+            f"STEGO's size must be a multiple of the patch size {backbone.patch_size}, "
+            f"got {settings.size}"
+        )
+    views = training_views(
+        image, settings.size, crop_ratio=settings.crop_ratio, resample=settings.resample
+    )
+    batch = np.stack([normalised_pixels(view) for view in views])
+    with torch.inference_mode():
+        tokens = backbone.extract(torch.from_numpy(batch)).tokens
+    return tokens.to(torch.float16).cpu().numpy()
+
+
+def mean_features(features: np.ndarray) -> np.ndarray:
+    """One vector a view for the neighbour search: spatial mean, then L2 norm 1.
+
+    Args:
+        features: (n, gh, gw, d) float.
+
+    Returns:
+        (n, d) float32.
+    """
+    means = torch.from_numpy(features.astype(np.float32).mean(axis=(1, 2)))
+    return functional.normalize(means, dim=1).numpy()
+
+
+def neighbour_table(means: np.ndarray, k: int = POSITIVE_RANKS) -> np.ndarray:
+    """The k views most similar to each view, itself left out, nearest first.
+
+    Args:
+        means: (n, d) float32 from `mean_features`; n at least 2.
+        k: neighbours a view; fewer when there are not that many other views.
+
+    Returns:
+        (n, min(k, n - 1)) int64 row numbers.
+
+    Raises:
+        ValueError: there are fewer than two views.
+    """
+    if len(means) < 2:
+        raise ValueError(f"STEGO needs at least 2 views to find neighbours, got {len(means)}")
+    return nearest_neighbours(means, min(k, len(means) - 1))

@@ -1,0 +1,102 @@
+"""Stuff segments of an image from a trained STEGO model (STEGO sec. 4, its evaluation code)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from kernels.crf import STEGO_CRF, CrfSettings, mean_field
+from segmodels.dino.backbone import Backbone
+from segmodels.dino.pixels import normalised_pixels
+from segmodels.stego.crops import Resample, resize, working_size
+from segmodels.stego.model import StegoModel
+
+SHARPNESS = 2.0
+"""Factor of the cosine inside the softmax (STEGO `src/eval_segmentation.py`)."""
+
+
+@dataclass(frozen=True)
+class SegmentationSettings:
+    """How an image is segmented.
+
+    Attributes:
+        size: short side of the image, px (320 as published; the whole image is kept, STEGO's
+            evaluation cuts the central square).
+        long_side_limit: the long side's limit, px; a longer panorama is shrunk to it.
+        crf: refine with the dense CRF.
+        crf_settings: its constants, at the working resolution.
+        resample: filter of the resize; STEGO's loader uses "nearest".
+    """
+
+    size: int = 320
+    long_side_limit: int = 640
+    crf: bool = True
+    crf_settings: CrfSettings = STEGO_CRF
+    resample: Resample = "bilinear"
+
+
+def segment_stuff(
+    image: np.ndarray,
+    backbone: Backbone,
+    model: StegoModel,
+    settings: SegmentationSettings,
+) -> np.ndarray:
+    """Assign every pixel of an image to a stuff cluster.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        backbone: the one that the model was trained on.
+        model: from `train_stego`.
+        settings: size and CRF.
+
+    Returns:
+        (H, W) uint8 in [0, S), or uint16 when S is above 256.
+    """
+    height, width = image.shape[:2]
+    rows, columns = working_size(
+        height,
+        width,
+        size=settings.size,
+        patch_size=backbone.patch_size,
+        long_side_limit=settings.long_side_limit,
+    )
+    small = resize(image, rows, columns, settings.resample)
+    log_probabilities = cluster_log_probabilities(small, backbone, model)
+    if settings.crf:
+        clusters = mean_field(small, -log_probabilities, settings.crf_settings).argmax(axis=0)
+    else:
+        clusters = log_probabilities.argmax(axis=0)
+    dtype = np.uint8 if model.num_clusters <= 256 else np.uint16
+    return nearest_resize(clusters.astype(dtype), height, width)
+
+
+def cluster_log_probabilities(
+    image: np.ndarray, backbone: Backbone, model: StegoModel
+) -> np.ndarray:
+    """Log-probability of each cluster at each pixel, from the image and its mirror image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, both sides multiples of the patch size.
+        backbone: gives the tokens.
+        model: gives codes and centres.
+
+    Returns:
+        (S, H, W) float32.
+    """
+    pixels = torch.from_numpy(normalised_pixels(image))
+    with torch.inference_mode():
+        tokens = backbone.extract(torch.stack([pixels, pixels.flip(-1)])).tokens
+        plain, mirrored = model.codes(tokens)
+        code = (plain + mirrored.flip(-1))[None] / 2
+        code = functional.interpolate(
+            code, size=image.shape[:2], mode="bilinear", align_corners=False
+        )
+        return functional.log_softmax(SHARPNESS * model.probe(code), dim=1)[0].cpu().numpy()
+
+
+def nearest_resize(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a label map to (height, width) by the pixel under each new pixel's centre."""
+    rows = ((np.arange(height) + 0.5) * (labels.shape[0] / height)).astype(np.int64)
+    columns = ((np.arange(width) + 0.5) * (labels.shape[1] / width)).astype(np.int64)
+    return labels[rows[:, None], columns[None, :]]
