@@ -1,13 +1,13 @@
 """Turn a pre-training checkpoint into backbone weights: `python -m segmodels.dino.export --help`."""
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from segmodels.dino.backbone import build_model
+from segmodels.formats.atomic import replacing
 
 
 def export(
@@ -37,10 +37,8 @@ def export(
         "settings": content["settings"],
     }
     build_model(state, metadata)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(f".{os.getpid()}.part")
-    save_file(state, partial, metadata)
-    os.replace(partial, out)
+    with replacing(out) as partial:
+        save_file(state, partial, metadata)
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
 """Unlabelled photographs decoded once into a flat file of 8-bit squares, then memory-mapped."""
 
 import hashlib
-import io
-import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from segmodels.formats.atomic import replacing
+from segmodels.formats.decode import decode_image
+from segmodels.formats.errors import UnreadableImageError
+from segmodels.formats.tar import is_tar, read_member, tar_index
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -27,16 +29,13 @@ def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.
     Raises:
         ValueError: no readable photograph in the sources.
     """
-    cache_folder.mkdir(parents=True, exist_ok=True)
     path = cache_folder / f"photos-{size}-{_fingerprint(sources)}.rgb"
     if not path.is_file():
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        with partial.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             for content in _contents(sources):
                 square = _square(content, size)
                 if square is not None:
                     file.write(square.tobytes())
-        os.replace(partial, path)
     if path.stat().st_size == 0:
         path.unlink()
         raise ValueError(f"no readable photograph in {', '.join(map(str, sources))}")
@@ -63,21 +62,18 @@ def _fingerprint(sources: Sequence[Path]) -> str:
 def _contents(sources: Sequence[Path]) -> Iterator[bytes]:
     for source in sources:
         for path in _files(source):
-            if path.suffix.lower() != ".tar":
+            if not is_tar(path):
                 yield path.read_bytes()
                 continue
-            with tarfile.open(path) as shard:
-                for member in shard:
-                    content = shard.extractfile(member)
-                    if content and Path(member.name).suffix.lower() in _SUFFIXES:
-                        yield content.read()
+            for member in tar_index(path).members:
+                if Path(member.name).suffix.lower() in _SUFFIXES:
+                    yield read_member(path, member.name)
 
 
 def _square(content: bytes, size: int) -> np.ndarray | None:
     """Decode the centre square, (size, size, 3) uint8; None for what is no readable image."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, Image.DecompressionBombError):
+        image = Image.fromarray(decode_image(content))
+    except UnreadableImageError:
         return None
-    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))

@@ -1,6 +1,5 @@
 """One DINO pre-training run: networks, optimiser, step, checkpoint and exact resume."""
 
-import os
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -15,6 +14,7 @@ from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.vit import VisionTransformer
+from segmodels.formats.atomic import replacing
 
 _FORMAT = "exnihilo-dino-1"
 
@@ -144,10 +144,8 @@ class Trainer:
             "patch_targets": self.patch_targets.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        torch.save(content, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            torch.save(content, partial)
 
     def resume(self, path: Path) -> None:
         """Continue from a checkpoint exactly where it was written.

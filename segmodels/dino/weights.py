@@ -1,9 +1,7 @@
 """Where backbone weights come from: the repository, the official DINO downloads, or a file."""
 
 import hashlib
-import os
 import pickle
-import tempfile
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +12,8 @@ from typing import BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from segmodels.formats.atomic import replacing
 
 DEFAULT_CACHE = Path("~/.cache/exnihilo")
 EMBEDDED = "embedded"
@@ -85,19 +85,14 @@ def download(address: str, path: Path) -> None:
     Raises:
         WeightsUnavailableError: no connection or a short answer; says how to do it by hand.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "wb") as target:
+        with replacing(path) as partial, partial.open("wb") as target:
             _fetch(address, target)
-        os.replace(partial, path)
     except OSError as error:
         raise WeightsUnavailableError(
             f"could not download {address} ({error}); fetch it on a machine with network access "
             f"and put it into {path.parent} as {path.name}"
         ) from error
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _fetch(address: str, target: BinaryIO) -> None:
