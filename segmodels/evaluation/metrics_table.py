@@ -1,0 +1,89 @@
+"""The scores as plain text for a terminal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+FIT_NAMES = {"same": "scored images", "disjoint": "other images"}
+"""What reports call the two ways to choose the images on which a mapping is fitted."""
+
+INSTANCE_COLUMNS = ("AP", "AP50", "AP75", "AR100")
+SEMANTIC_COLUMNS = ("PixelAcc", "mIoU")
+PANOPTIC_COLUMNS = ("PQ", "SQ", "RQ")
+
+
+def mapped_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Walk the scores with classes as (protocol, fitted on, scores), in the order of the protocols."""
+    for protocol, fits in metrics.get("protocols", {}).items():
+        for fitted_on, scores in fits.items():
+            yield protocol, fitted_on, scores
+
+
+def score_cells(scores: Mapping[str, Any]) -> list[float | None]:
+    """The 13 numbers of one protocol: box, mask, semantic, panoptic; None where not computed."""
+    parts = (
+        ("box", INSTANCE_COLUMNS),
+        ("mask", INSTANCE_COLUMNS),
+        ("semantic", SEMANTIC_COLUMNS),
+    )
+    cells = [scores.get(part, {}).get(name) for part, names in parts for name in names]
+    overall = scores.get("panoptic", {}).get("all", {})
+    return cells + [overall.get(name) for name in PANOPTIC_COLUMNS]
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> str:
+    """Lay the scores of `evaluate` out as text.
+
+    Args:
+        metrics: `EvaluationResult.metrics`.
+
+    Returns:
+        Lines for a terminal, without a final newline; percentages, "-" where not computed.
+    """
+    images = metrics.get("images", {})
+    lines = [f"Scored on {images.get('evaluated', 0)} images, all numbers in percent."]
+    agnostic = metrics.get("class_agnostic", {})
+    if agnostic:
+        rows = [[kind, *_cells(agnostic[kind], INSTANCE_COLUMNS)] for kind in agnostic]
+        lines += ["", "Without classes", *_aligned(["", *INSTANCE_COLUMNS], rows, texts=1)]
+    with_classes = [
+        [protocol, FIT_NAMES[fitted_on], *(_text(cell) for cell in score_cells(scores))]
+        for protocol, fitted_on, scores in mapped_scores(metrics)
+    ]
+    if with_classes:
+        heads = [
+            *("protocol", "clusters named on"),
+            *("box AP", "AP50", "AP75", "AR100", "mask AP", "AP50", "AP75", "AR100"),
+            *(*SEMANTIC_COLUMNS, *PANOPTIC_COLUMNS),
+        ]
+        lines += ["", "With classes", *_aligned(heads, with_classes, texts=2)]
+    if not agnostic and not with_classes:
+        lines += ["", "Clusters and predictions", *_statistics(metrics.get("statistics", {}))]
+    missing = metrics.get("not_computed", {})
+    if missing:
+        lines += ["", *(f"Not computed: {name}: {reason}" for name, reason in missing.items())]
+    return "\n".join(lines)
+
+
+def _cells(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    return [_text(scores.get(name)) for name in names]
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _statistics(statistics: Mapping[str, Any]) -> list[str]:
+    return [f"  {name.replace('_', ' '):32}{value:>12,}" for name, value in statistics.items()]
+
+
+def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> list[str]:
+    """Pad columns to equal width, the first `texts` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.ljust(width) if place < texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (heads, *rows)
+    ]
