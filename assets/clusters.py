@@ -56,9 +56,7 @@ def instance_embeddings(
                     CODE_VERSION, settings, backbone.digest, identity_of(rows), masks_digest(own)
                 ),
                 embed_shard,
-                EmbeddingShard(
-                    rows, own, settings, backbone.name, backbone.device, weights.folder
-                ),
+                EmbeddingShard(rows, own, settings, backbone.name, backbone.device, weights.folder),
             )
         )
     version, computed = materialise_shards(
@@ -101,9 +99,7 @@ def instance_clusters(
         import zarr
 
         vectors, ids = read_embeddings(list(finished_shards(upstream).folders.values()))
-        table, centroids = cluster_instances(
-            vectors, ids, key.num_clusters, key.seed, settings
-        )
+        table, centroids = cluster_instances(vectors, ids, key.num_clusters, key.seed, settings)
         write_table(table, folder / "clusters.arrow")
         group = zarr.open_group(folder / "centroids.zarr", mode="w", zarr_format=3)
         group.create_array("centroids", data=centroids, compressors=None)

@@ -37,9 +37,7 @@ def config_for(settings_class: type, **described: str) -> type[StageConfig]:
     """
     hints = typing.get_type_hints(settings_class)
     fields: dict[str, Any] = {}
-    for field in dataclasses.fields(settings_class):
-        if dataclasses.is_dataclass(hints[field.name]):
-            continue  # constants of the method, chosen in code
+    for field in _configurable(settings_class):
         text = f"{described.get(field.name, '')} Default: {_default_of(field)!r}.".strip()
         fields[field.name] = (
             typing.Optional[_config_type(hints[field.name])],  # noqa: UP045 - built at run time
@@ -48,6 +46,13 @@ def config_for(settings_class: type, **described: str) -> type[StageConfig]:
     return create_model(
         settings_class.__name__.replace("Settings", "Config"), __base__=StageConfig, **fields
     )
+
+
+def _configurable(settings_class: type) -> list["dataclasses.Field[Any]"]:
+    """The fields a user may set; nested dataclasses are constants of the method, set in code."""
+    hints = typing.get_type_hints(settings_class)
+    fields = dataclasses.fields(settings_class)
+    return [field for field in fields if not dataclasses.is_dataclass(hints[field.name])]
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> object:
@@ -78,7 +83,7 @@ def resolve_settings(
         dg.Failure: a value has no meaning for the stage; the message is the settings' own.
     """
     remembered = read_remembered(stage)
-    known = {field.name for field in dataclasses.fields(typing.cast(Any, settings_class))}
+    known = {field.name for field in _configurable(settings_class)}
     merged = {name: value for name, value in remembered.items() if name in known}
     merged |= config.given()
     hints = typing.get_type_hints(settings_class)
@@ -116,7 +121,7 @@ def remember(stage: StageFolder, settings: object) -> dict[str, Any]:
 
 def settings_dict(settings: object) -> dict[str, Any]:
     """A settings dataclass as JSON-able values."""
-    record: Mapping[str, Any] = dataclasses.asdict(typing.cast(Any, settings))
+    record: Mapping[str, Any] = dataclasses.asdict(typing.cast("Any", settings))
     return dict(json.loads(json.dumps(record)))
 
 

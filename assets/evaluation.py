@@ -1,22 +1,20 @@
 """Stages predictions and evaluation: run the model on images, score it, write the report."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
+from segmodels.u2seg.prediction_settings import PredictionSettings
 
 from assets.config import config_for, resolve_settings
 from assets.images import identity_of, read_images
-from assets.metadata import prediction_sheet, table_metadata
+from assets.metadata import prediction_sheet
 from assets.partitions import CLUSTERINGS, clustering_of
 from assets.stage_run import materialise, result
-from assets.store import Store, Version, digest_of, write_atomically
+from assets.store import Store, digest_of
 from assets.training import TrainerLauncher
-from segmodels.formats.arrow import read_table, write_table
-from segmodels.u2seg.prediction_settings import PredictionSettings
 
 CODE_VERSION = "1"
 PredictionConfig = config_for(PredictionSettings)

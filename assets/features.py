@@ -11,7 +11,12 @@ from assets.images import identity_of, read_images, shards_of
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stage_run import result
 from assets.store import Store, digest_of
-from segmodels.dino.feature_shards import FeatureSettings, FeatureShard, extract_shard, open_features
+from segmodels.dino.feature_shards import (
+    FeatureSettings,
+    FeatureShard,
+    extract_shard,
+    open_features,
+)
 
 CODE_VERSION = "1"
 FeatureConfig = config_for(

@@ -8,13 +8,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 from pydantic import Field
-
-from assets.config import StageConfig, read_remembered
-from assets.metadata import image_sheet, table_metadata
-from assets.partitions import require_clustering_if_partitioned
-from assets.stage_run import materialise, result
-from assets.store import Store, Version, digest_of, write_atomically
-from segmodels.formats.arrow import read_table, write_table
 from segmodels.formats.sources import (
     ImageSource,
     InputError,
@@ -23,6 +16,13 @@ from segmodels.formats.sources import (
     sources_from_paths,
 )
 from segmodels.sample.dataset import sample_sources, write_sample
+
+from assets.config import StageConfig, read_remembered
+from assets.metadata import image_sheet, table_metadata
+from assets.partitions import require_clustering_if_partitioned
+from assets.stage_run import materialise, result
+from assets.store import Store, Version, digest_of, write_atomically
+from segmodels.formats.arrow import read_table, write_table
 
 CODE_VERSION = "1"
 SAMPLE_TRAIN, SAMPLE_VAL = 72, 28
@@ -209,9 +209,7 @@ def train_images(store: Store) -> pa.Table:
 def shards_of(table: pa.Table) -> dict[int, pa.Table]:
     """The images table cut by shard number, in order."""
     numbers = sorted(set(table["shard"].to_pylist()))
-    return {
-        shard: table.filter(pa.compute.equal(table["shard"], shard)) for shard in numbers
-    }
+    return {shard: table.filter(pa.compute.equal(table["shard"], shard)) for shard in numbers}
 
 
 def identity_of(table: pa.Table) -> list[list[object]]:

@@ -1,6 +1,7 @@
 """What a user sees beside a materialisation: counts, schemas, histograms, contact sheets."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
@@ -76,11 +77,13 @@ def area_histogram(masks: pa.Table) -> dg.MarkdownMetadataValue:
     )
     edges = [0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0]
     counts, _ = np.histogram(share, bins=edges)
-    names = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
     return bar_table("share of the image", names, counts.tolist())
 
 
-def bar_table(title: str, names: Sequence[str], counts: Sequence[float]) -> dg.MarkdownMetadataValue:
+def bar_table(
+    title: str, names: Sequence[str], counts: Sequence[float]
+) -> dg.MarkdownMetadataValue:
     """A Markdown table with a bar for each count."""
     top = max([*counts, 1])
     lines = [f"| {title} | count | |", "|---|---:|---|"]

@@ -18,7 +18,7 @@ def clustering_of(context: dg.AssetExecutionContext) -> ClusteringKey:
     if text is None:
         job = context.job_name if not context.job_name.startswith("__") else "u2seg"
         raise dg.Failure(
-            f"{job} needs a cluster count: add --tags '{{\"{PARTITION_TAG}\": \"k0300\"}}' to "
+            f'{job} needs a cluster count: add --tags \'{{"{PARTITION_TAG}": "k0300"}}\' to '
             f"`dagster job execute`, or --partition k0300 to `dg launch`"
         )
     try:

@@ -15,7 +15,8 @@ from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from segmodels.u2seg.train_settings import TrainSettings
+from segmodels.device import resolve_device
+from segmodels.u2seg.settings import TrainSettings
 from segmodels.u2seg.training import train_segmenter
 
 
@@ -30,13 +31,12 @@ def main(request_file: Path) -> None:
 
 
 def _train(request: Mapping[str, Any], on_progress: Any) -> None:
-    lists = {name: tuple(v) for name, v in request["settings"].items() if isinstance(v, list)}
     train_segmenter(
         Path(request["images"]),
         Path(request["pseudo_labels"]),
         Path(request["work_dir"]),
-        TrainSettings(**{**request["settings"], **lists}),
-        device=request["device"],
+        TrainSettings.from_json(json.dumps(request["settings"])),
+        device=resolve_device(request["device"]),
         on_progress=on_progress,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from segmodels.dino import load_backbone
+from segmodels.device import resolve_device
 from segmodels.dino.pixels import normalised_pixels, resize_square
 from segmodels.formats.decode import read_image
 
@@ -73,16 +73,9 @@ class Features:
 @lru_cache(maxsize=2)
 def cached_backbone(name: str, device: str, cache_folder: Path) -> Any:
     """A backbone, loaded once a process."""
+    from segmodels.dino import load_backbone
+
     return load_backbone(name, device=resolve_device(device), cache_folder=cache_folder)
-
-
-def resolve_device(device: str) -> str:
-    """Turn "auto" into "cuda" where torch sees a device, else "cpu"."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def extract_shard(work: FeatureShard, folder: Path) -> dict[str, float]:

@@ -10,15 +10,13 @@ import pyarrow as pa
 import zarr
 
 from segmodels.dino.feature_shards import cached_backbone
-from segmodels.formats.decode import read_image
-from segmodels.formats.masks import MASK_SCHEMA, mask_row
 from segmodels.formats.arrow import write_table
+from segmodels.formats.decode import read_image
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import FeatureSettings, mean_features, stego_features
 from segmodels.stego.model import StegoModel
 from segmodels.stego.segmentation import SegmentationSettings, segment_stuff
-
-STUFF_SCHEMA = MASK_SCHEMA.append(pa.field("cluster_id", pa.int32(), nullable=False))
+from segmodels.stego.stuff_table import stuff_rows, stuff_table
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class StoredViews:
         groups = [zarr.open_group(folder / "views.zarr", mode="r") for folder in folders]
         self._tokens = [group["tokens"] for group in groups]
         self._means = [group["means"] for group in groups]
-        self._starts = np.cumsum([0] + [len(array) * NUM_VIEWS for array in map(_images, groups)])
+        self._starts = np.cumsum([0, *(len(tokens) * NUM_VIEWS for tokens in self._tokens)])
         self.shape = (int(self._starts[-1]), *self._tokens[0].shape[2:])
 
     def __getitem__(self, view: int) -> np.ndarray:
@@ -76,10 +74,6 @@ class StoredViews:
         """Spatial means (n, d) float32 of every view, L2 norm 1."""
         parts = [np.asarray(means) for means in self._means]
         return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
-
-
-def _images(group: Any) -> Any:
-    return group["tokens"]
 
 
 @dataclass(frozen=True)
@@ -108,15 +102,6 @@ def stuff_segment_shard(work: StuffSegmentShard, folder: Path) -> dict[str, floa
         image_id = image_row["image_id"]
         image = read_image(image_row["source"], image_row["path"])
         clusters = segment_stuff(image, backbone, model, work.settings)
-        for cluster in np.unique(clusters).tolist():
-            row = mask_row(
-                image_id,
-                image_id * 1000 + cluster,
-                clusters == cluster,
-                score=1.0,
-                source="stego",
-                round=0,
-            )
-            rows.append({**row, "cluster_id": cluster})
-    write_table(pa.Table.from_pylist(rows, schema=STUFF_SCHEMA), folder / "segments.arrow")
+        rows += stuff_rows(image_id, clusters)
+    write_table(stuff_table(rows), folder / "segments.arrow")
     return {"images": work.images.num_rows, "segments": len(rows)}

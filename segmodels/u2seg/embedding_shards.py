@@ -35,9 +35,7 @@ def embed_shard(work: EmbeddingShard, folder: Path) -> dict[str, float]:
         if instances is None:
             continue
         image = read_image(row["source"], row["path"])
-        vectors.append(
-            embed_instances(image, decode_masks(instances), backbone, work.settings)
-        )
+        vectors.append(embed_instances(image, decode_masks(instances), backbone, work.settings))
         ids.append(instances["instance_id"].to_numpy())
     group = zarr.open_group(folder / "embeddings.zarr", mode="w", zarr_format=3)
     if vectors:
