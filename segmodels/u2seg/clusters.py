@@ -1,7 +1,7 @@
 """Clustering of instances: the cluster is an instance's class (U2Seg, section 3.2)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +9,12 @@ import pyarrow as pa
 from kernels.errors import TooFewPointsError
 from kernels.kmeans import kmeans
 
-CLUSTER_SCHEMA: pa.Schema = pa.schema(
-    [
-        pa.field("instance_id", pa.int64(), nullable=False),
-        pa.field("cluster_id", pa.int32(), nullable=False),
-        pa.field("distance", pa.float32(), nullable=False),
-    ]
-)
+_COLUMNS: list["pa.Field[Any]"] = [
+    pa.field("instance_id", pa.int64(), nullable=False),
+    pa.field("cluster_id", pa.int32(), nullable=False),
+    pa.field("distance", pa.float32(), nullable=False),
+]
+CLUSTER_SCHEMA = pa.schema(_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,8 @@ def pool_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     Exact also where the grid does not divide the image: pixels on an edge count in part.
     """
     rows, columns = (_overlaps(*sides) for sides in zip(grid, mask.shape, strict=True))
-    return rows @ mask.astype(np.float32) @ columns.T
+    pooled: np.ndarray = rows @ mask.astype(np.float32) @ columns.T
+    return pooled
 
 
 def _overlaps(cells: int, pixels: int) -> np.ndarray:
@@ -141,7 +142,7 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
     edges = np.linspace(0, pixels, cells + 1)[:, None]
     starts = np.arange(pixels)
     inside = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
-    return (np.maximum(inside, 0) * cells / pixels).astype(np.float32)
+    return np.asarray(np.maximum(inside, 0) * cells / pixels, np.float32)
 
 
 def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: Backbone, size: int) -> np.ndarray:
@@ -150,7 +151,7 @@ def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: Backbone, size: i
     keys = backbone.extract(torch.from_numpy(batch)).keys[0].cpu().numpy().astype(np.float64)
     weights = np.stack([pool_mask(mask, keys.shape[:2]) for mask in masks]).astype(np.float64)
     total = np.einsum("mij,ijd->md", weights, keys)
-    return (total / weights.sum(axis=(1, 2))[:, None]).astype(np.float32)
+    return np.asarray(total / weights.sum(axis=(1, 2))[:, None], np.float32)
 
 
 def _batches(crops: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
