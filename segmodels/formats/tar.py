@@ -30,10 +30,12 @@ class TarIndex:
 
     Attributes:
         members: Every regular file, also those that a later one of the same name replaces.
+        others: Names of links and special files, which have no content of their own.
         fault: Why the archive could not be read to its end; empty when it could.
     """
 
     members: tuple[TarMember, ...]
+    others: tuple[str, ...]
     fault: str
 
 
@@ -71,15 +73,18 @@ def read_member(path: str | Path, name: str) -> bytes:
 @lru_cache(maxsize=64)
 def _index(path: str, _modified: int, _size: int) -> TarIndex:
     members: list[TarMember] = []
+    others: list[str] = []
     fault = ""
     try:
         # "r:" refuses compressed archives, in which members cannot be reached one by one.
         with tarfile.open(path, "r:") as archive:
             try:
                 for info in archive:
-                    if info.isreg():
-                        name = posixpath.normpath(info.name)
+                    name = posixpath.normpath(info.name)
+                    if info.isreg() and not info.issparse():
                         members.append(TarMember(name, info.offset_data, info.size))
+                    elif not info.isdir():
+                        others.append(name)
             except tarfile.TarError as error:
                 fault = str(error)
     except tarfile.TarError as error:
@@ -87,7 +92,7 @@ def _index(path: str, _modified: int, _size: int) -> TarIndex:
             f"{path} is not an uncompressed tar archive ({error}); unpack it and pack it without "
             "compression, or give the unpacked folder"
         ) from error
-    return TarIndex(tuple(members), fault)
+    return TarIndex(tuple(members), tuple(others), fault)
 
 
 @lru_cache(maxsize=64)

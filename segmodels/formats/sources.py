@@ -1,0 +1,320 @@
+"""Sources to tables: every file is decoded once, and what cannot be taken is named."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from segmodels.formats.decode import (
+    DEFAULT_MAX_PIXELS,
+    HIGHEST_MAX_PIXELS,
+    decode_image,
+    looks_like_image,
+)
+from segmodels.formats.errors import InputError, RejectReason, UnreadableImageError
+from segmodels.formats.gather import Candidate, Gathered, gather, refuse_shared_ids
+from segmodels.formats.image_source import (
+    ImageSource,
+    fingerprint_sources,
+    sources_from_paths,
+)
+from segmodels.formats.images import IMAGES_SCHEMA, REJECTED_SCHEMA
+from segmodels.formats.listing import Entry, Rejection
+from segmodels.formats.tar import is_tar, read_member
+
+__all__ = [
+    "ImageSource",
+    "InputError",
+    "ScanResult",
+    "fingerprint_sources",
+    "scan_sources",
+    "sources_from_paths",
+]
+
+DEFAULT_SHARD_SIZE = 512
+_BLOCK = 256
+_HEAD = 16
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What the sources hold.
+
+    Attributes:
+        images: IMAGES_SCHEMA; images known before first, then new ones by source and path.
+        rejected: REJECTED_SCHEMA, by source and path.
+        num_unlisted: Files that lie beside those that annotation files list.
+    """
+
+    images: pa.Table
+    rejected: pa.Table
+    num_unlisted: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What reading a candidate told.
+
+    Attributes:
+        sha256: Hexadecimal digest of the file.
+        height: Rows after EXIF rotation, px.
+        width: Columns after EXIF rotation, px.
+    """
+
+    sha256: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An image of an earlier scan."""
+
+    row: int
+    image_id: int
+    content: Content
+    shard: int
+
+
+Accepted = tuple[Candidate, Content]
+
+
+def scan_sources(
+    sources: Sequence[ImageSource],
+    *,
+    previous: pa.Table | None = None,
+    shard_size: int = DEFAULT_SHARD_SIZE,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    evaluation_fraction: float = 0.0,
+    on_progress: Callable[[str], None] | None = None,
+) -> ScanResult:
+    """Read every image of the sources once, and number, check and shard them.
+
+    Args:
+        sources: In the order that decides who is first among equals.
+        previous: Images table of an earlier scan; what it holds is not decoded again and keeps
+            its shard.
+        shard_size: Images a new shard holds at most.
+        max_pixels: Larger images are rejected from their header.
+        evaluation_fraction: Share, by content, of the annotated images of train sources that
+            goes to the split val, in [0, 1).
+        on_progress: Called with a sentence now and then.
+
+    Returns:
+        The tables; the same for the same files, whatever the machine.
+
+    Raises:
+        InputError: Something that the user must change; raised before any image is read, unless
+            only the content tells.
+    """
+    _check_settings(shard_size, max_pixels, evaluation_fraction)
+    gathered = gather(sources)
+    known = _known_images(previous)
+    accepted: list[Accepted] = []
+    rejections = list(gathered.rejections)
+    for candidate, outcome in _inspect_all(gathered, known, max_pixels, on_progress):
+        if isinstance(outcome, Rejection):
+            rejections.append((candidate.order, outcome))
+        else:
+            accepted.append((candidate, outcome))
+    accepted.sort(key=lambda pair: _known_row(pair, known))
+    unique, duplicates = _split_duplicates(accepted)
+    _refuse_nothing(unique, rejections)
+    refuse_shared_ids(candidate for candidate, _ in unique)
+    shards = _shards([_known_shard(pair, known) for pair in unique], previous, shard_size)
+    rows = [
+        _image_row(candidate, content, shard, evaluation_fraction)
+        for (candidate, content), shard in zip(unique, shards, strict=True)
+    ]
+    return ScanResult(
+        images=pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA),
+        rejected=_rejected_table(rejections + duplicates),
+        num_unlisted=gathered.num_unlisted,
+    )
+
+
+def _check_settings(shard_size: int, max_pixels: int, evaluation_fraction: float) -> None:
+    if shard_size < 1:
+        raise InputError(f"shard_size must be at least 1, got {shard_size}")
+    if not 1 <= max_pixels <= HIGHEST_MAX_PIXELS:
+        raise InputError(f"max_pixels must be in [1, {HIGHEST_MAX_PIXELS}], got {max_pixels}")
+    if not 0 <= evaluation_fraction < 1:
+        raise InputError(f"evaluation_fraction must be in [0, 1), got {evaluation_fraction}")
+
+
+def _known_images(previous: pa.Table | None) -> dict[tuple[str, str], Known]:
+    if previous is None:
+        return {}
+    return {
+        (row["source"], row["path"]): Known(
+            row=index,
+            image_id=row["image_id"],
+            content=Content(row["sha256"], row["height"], row["width"]),
+            shard=row["shard"],
+        )
+        for index, row in enumerate(previous.to_pylist())
+    }
+
+
+def _inspect_all(
+    gathered: Gathered,
+    known: dict[tuple[str, str], Known],
+    max_pixels: int,
+    on_progress: Callable[[str], None] | None,
+) -> Iterator[tuple[Candidate, Content | Rejection]]:
+    """Read candidates with as many threads as there are processors, in their order."""
+    candidates = gathered.candidates
+    inspect = partial(_inspect, known=known, max_pixels=max_pixels)
+    step = max(len(candidates) // 20, _BLOCK)
+    reported = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Block by block: results of a million images must not pile up behind a slow one.
+        for start in range(0, len(candidates), _BLOCK):
+            block = candidates[start : start + _BLOCK]
+            yield from zip(block, pool.map(inspect, block), strict=True)
+            done = start + len(block)
+            if on_progress and (done - reported >= step or done == len(candidates)):
+                on_progress(f"read {done} of {len(candidates)} files")
+                reported = done
+
+
+def _inspect(
+    candidate: Candidate, known: dict[tuple[str, str], Known], max_pixels: int
+) -> Content | Rejection:
+    entry = candidate.entry
+    before = known.get((entry.source, entry.path))
+    try:
+        content = _read(entry)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if before is not None and before.content.sha256 == sha256:
+            found = before.content
+        else:
+            height, width, _ = decode_image(content, max_pixels=max_pixels).shape
+            found = Content(sha256, height, width)
+    except UnreadableImageError as error:
+        return Rejection(entry.source, entry.path, error.reason, error.detail)
+    except OSError as error:
+        return Rejection(entry.source, entry.path, RejectReason.UNREADABLE_FILE, str(error))
+    if found.height * found.width > max_pixels:
+        detail = f"{found.width} x {found.height} pixels are more than the limit of {max_pixels}"
+        return Rejection(entry.source, entry.path, RejectReason.OVER_PIXEL_LIMIT, detail)
+    if candidate.size not in {None, (found.height, found.width)}:
+        detail = (
+            f"annotated at (height, width) {candidate.size}, "
+            f"but the file has {(found.height, found.width)}"
+        )
+        return Rejection(entry.source, entry.path, RejectReason.SIZE_MISMATCH, detail)
+    return found
+
+
+def _read(entry: Entry) -> bytes:
+    """Read a file whole, unless its first bytes say that it is no image, however large."""
+    if is_tar(entry.source):
+        return read_member(entry.source, entry.path)
+    with Path(entry.source, entry.path).open("rb") as file:
+        head = file.read(_HEAD)
+        return head + file.read() if looks_like_image(head) else head
+
+
+def _known_row(pair: Accepted, known: dict[tuple[str, str], Known]) -> tuple[bool, int]:
+    """Order images that kept their content as they were, and all others after them."""
+    before = _before(pair, known)
+    return (True, 0) if before is None else (False, before.row)
+
+
+def _known_shard(pair: Accepted, known: dict[tuple[str, str], Known]) -> int | None:
+    before = _before(pair, known)
+    return None if before is None else before.shard
+
+
+def _before(pair: Accepted, known: dict[tuple[str, str], Known]) -> Known | None:
+    candidate, content = pair
+    before = known.get((candidate.entry.source, candidate.entry.path))
+    if before is None or (before.image_id, before.content) != (candidate.image_id, content):
+        return None
+    return before
+
+
+def _split_duplicates(
+    accepted: Sequence[Accepted],
+) -> tuple[list[Accepted], list[tuple[int, Rejection]]]:
+    firsts: dict[str, Candidate] = {}
+    unique: list[Accepted] = []
+    duplicates: list[tuple[int, Rejection]] = []
+    for candidate, content in accepted:
+        first = firsts.setdefault(content.sha256, candidate)
+        if first is candidate:
+            unique.append((candidate, content))
+            continue
+        entry = candidate.entry
+        detail = f"the same content as {first.entry.path} of {first.entry.source}"
+        rejection = Rejection(entry.source, entry.path, RejectReason.DUPLICATE_CONTENT, detail)
+        duplicates.append((candidate.order, rejection))
+    return unique, duplicates
+
+
+def _refuse_nothing(
+    unique: Sequence[Accepted], rejections: Sequence[tuple[int, Rejection]]
+) -> None:
+    if unique:
+        return
+    _, first = rejections[0]
+    raise InputError(
+        f"none of the {len(rejections)} files of the sources can be taken as an image; the first, "
+        f"{first.path} of {first.source}, is {first.reason} ({first.detail}); give other files"
+    )
+
+
+def _shards(
+    known: Sequence[int | None], previous: pa.Table | None, shard_size: int
+) -> Iterator[int]:
+    """Give each image its old shard, or fill new ones behind all that ever were."""
+    next_shard = 0
+    if previous is not None and previous.num_rows:
+        next_shard = max(row["shard"] for row in previous.select(["shard"]).to_pylist()) + 1
+    added = 0
+    for shard in known:
+        if shard is not None:
+            yield shard
+        else:
+            yield next_shard + added // shard_size
+            added += 1
+
+
+def _image_row(
+    candidate: Candidate, content: Content, shard: int, evaluation_fraction: float
+) -> dict[str, object]:
+    source = candidate.source
+    split = source.split
+    # By content, so that the split does not change with names, order or other images.
+    if source.annotated and int(content.sha256[:13], 16) < evaluation_fraction * 16**13:
+        split = "val"
+    return {
+        "image_id": candidate.image_id,
+        "source": candidate.entry.source,
+        "path": candidate.entry.path,
+        "height": content.height,
+        "width": content.width,
+        "sha256": content.sha256,
+        "split": split,
+        "shard": shard,
+    }
+
+
+def _rejected_table(rejections: Sequence[tuple[int, Rejection]]) -> pa.Table:
+    ordered = sorted(rejections, key=lambda pair: (pair[0], pair[1].source, pair[1].path))
+    rows = [
+        {
+            "source": rejection.source,
+            "path": rejection.path,
+            "reason": rejection.reason.value,
+            "detail": rejection.detail,
+        }
+        for _, rejection in ordered
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA)
