@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from segmodels.dino.backbone import build_model
 from segmodels.formats.atomic import replacing
@@ -38,7 +38,7 @@ def export(
     }
     build_model(state, metadata)
     with replacing(out) as partial:
-        save_file(state, partial, metadata)
+        partial.write_bytes(save(state, metadata))
 
 
 def main() -> None:

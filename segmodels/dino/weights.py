@@ -28,6 +28,9 @@ OFFICIAL = {
     "dino_vitb8": "dino_vitbase8_pretrain",
 }
 
+# What torch's safe unpickler raises, besides refusing: bytes of any kind may end anywhere in it.
+_NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
+
 
 class UnknownBackboneError(ValueError):
     """The name is neither a known backbone nor an existing file."""
@@ -113,7 +116,7 @@ def read_weights(path: Path) -> WeightsFile:
         return _read_safetensors(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except _NOT_WEIGHTS as error:
         raise WeightsFormatError(
             f"{path} is not a plain weights file (damaged, or it holds objects that would run "
             "code): save only the model's state_dict, best as .safetensors"

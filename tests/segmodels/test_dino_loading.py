@@ -1,0 +1,221 @@
+"""Loading backbones: key layouts, strictness, safety, names and the cache."""
+
+import pickle
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import ViTConfig, ViTModel
+
+from segmodels.dino import load_backbone, weights
+from segmodels.dino.layouts import official_layout
+from segmodels.dino.vit import VisionTransformer, ViTShape
+from segmodels.dino.weights import (
+    OFFICIAL,
+    UnknownBackboneError,
+    WeightsFormatError,
+    WeightsUnavailableError,
+    weights_digest,
+)
+
+SHAPE = ViTShape(patch_size=8, dim=32, depth=2, num_heads=2, grid=3, hidden_dim=64)
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    model = VisionTransformer(SHAPE)
+    model.initialise(torch.Generator().manual_seed(0))
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def old_hugging_face_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of transformers before version 5, written out independently of the loader."""
+    renamed = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.position_embeddings": state["pos_embed"],
+        "embeddings.patch_embeddings.projection.weight": state["patch_embed.proj.weight"],
+        "embeddings.patch_embeddings.projection.bias": state["patch_embed.proj.bias"],
+        "layernorm.weight": state["norm.weight"],
+        "layernorm.bias": state["norm.bias"],
+        "pooler.dense.weight": torch.zeros(32, 32),
+        "pooler.dense.bias": torch.zeros(32),
+    }
+    for i in range(SHAPE.depth):
+        for kind in ("weight", "bias"):
+            ours, theirs = f"blocks.{i}", f"encoder.layer.{i}"
+            query, key, value = state[f"{ours}.attn.qkv.{kind}"].chunk(3)
+            renamed |= {
+                f"{theirs}.attention.attention.query.{kind}": query.clone(),
+                f"{theirs}.attention.attention.key.{kind}": key.clone(),
+                f"{theirs}.attention.attention.value.{kind}": value.clone(),
+                f"{theirs}.attention.output.dense.{kind}": state[f"{ours}.attn.proj.{kind}"],
+                f"{theirs}.intermediate.dense.{kind}": state[f"{ours}.mlp.fc1.{kind}"],
+                f"{theirs}.output.dense.{kind}": state[f"{ours}.mlp.fc2.{kind}"],
+                f"{theirs}.layernorm_before.{kind}": state[f"{ours}.norm1.{kind}"],
+                f"{theirs}.layernorm_after.{kind}": state[f"{ours}.norm2.{kind}"],
+            }
+    return renamed
+
+
+def assert_same(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(got[name], tensor), name
+
+
+def test_official_names_stay(state: dict[str, Tensor]) -> None:
+    assert_same(official_layout(state), state)
+
+
+def test_timm_names_lose_their_head(state: dict[str, Tensor]) -> None:
+    timm = state | {"head.weight": torch.zeros(10, 32), "head.bias": torch.zeros(10)}
+    assert_same(official_layout(timm), state)
+
+
+def test_hugging_face_names_before_version_5(state: dict[str, Tensor]) -> None:
+    old = old_hugging_face_layout(state)
+    # .safetensors files list names alphabetically, key before query.
+    assert_same(official_layout({name: old[name] for name in sorted(old)}), state)
+
+
+def test_hugging_face_classifier_prefix(state: dict[str, Tensor]) -> None:
+    prefixed = {f"vit.{name}": tensor for name, tensor in old_hugging_face_layout(state).items()}
+    prefixed["classifier.weight"] = torch.zeros(10, 32)
+    assert_same(official_layout(prefixed), state)
+
+
+def test_hugging_face_names_of_the_installed_version() -> None:
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=24,
+        patch_size=8,
+    )
+    theirs = ViTModel(config).state_dict()
+    assert official_layout(theirs).keys() == VisionTransformer(SHAPE).state_dict().keys()
+
+
+def test_wrapped_training_checkpoint(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "full.pth"
+    teacher = {f"module.backbone.{name}": tensor for name, tensor in state.items()}
+    teacher["module.head.last_layer.weight"] = torch.zeros(4, 4)
+    torch.save({"epoch": 3, "student": {}, "teacher": teacher}, path)
+    assert load_backbone(path).digest == weights_digest(state)
+
+
+def test_one_digest_in_every_container(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "a.pth")
+    save_file(state, tmp_path / "b.safetensors")
+    torch.save(old_hugging_face_layout(state), tmp_path / "c.pth")
+    digests = {
+        load_backbone(tmp_path / name).digest for name in ("a.pth", "b.safetensors", "c.pth")
+    }
+    assert digests == {weights_digest(state)}
+    state["norm.bias"][0] += 1
+    assert weights_digest(state) not in digests
+
+
+def test_settings_travel_with_the_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    metadata = {"num_heads": "4", "image_size": "96", "tau": "0.25", "center_keys": "true"}
+    save_file(state, path, metadata)
+    backbone = load_backbone(path)
+    assert (backbone.patch_size, backbone.dim, backbone.image_size) == (8, 32, 96)
+    assert (backbone.tau, backbone.center_keys) == (0.25, True)
+    assert backbone.name == str(path)
+
+
+def test_weights_without_settings_get_the_papers(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "plain.pth"
+    torch.save(state, path)
+    backbone = load_backbone(path)
+    assert (backbone.image_size, backbone.tau, backbone.center_keys) == (480, 0.15, False)
+
+
+def test_missing_and_unexpected_names_are_listed(state: dict[str, Tensor], tmp_path: Path) -> None:
+    del state["norm.bias"], state["blocks.1.attn.qkv.bias"]
+    state["blocks.0.ls1.gamma"] = torch.zeros(32)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsFormatError) as caught:
+        load_backbone(tmp_path / "odd.pth")
+    assert "missing ['blocks.1.attn.qkv.bias', 'norm.bias']" in str(caught.value)
+    assert "unexpected ['blocks.0.ls1.gamma']" in str(caught.value)
+
+
+def test_wrong_shapes_are_listed(state: dict[str, Tensor], tmp_path: Path) -> None:
+    state["norm.bias"] = torch.zeros(31)
+    torch.save(state, tmp_path / "odd.pth")
+    with pytest.raises(WeightsFormatError, match=r"wrong shape of \['norm.bias'\]"):
+        load_backbone(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [{"conv1.weight": torch.zeros(64, 3, 7, 7)}, {}, {"state_dict": [1]}, [1, 2]]
+)
+def test_other_networks_are_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(WeightsFormatError):
+        load_backbone(tmp_path / "other.pth")
+
+
+def test_pickled_objects_are_refused(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"teacher": state, "args": Namespace(epochs=1)}, tmp_path / "objects.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Namespace(epochs=1), protocol=2))
+    for name in ("objects.pth", "plain.pth"):
+        with pytest.raises(WeightsFormatError, match="would run code"):
+            load_backbone(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"damaged{suffix}"
+    path.write_bytes(b"not weights at all")
+    with pytest.raises(WeightsFormatError, match="damaged"):
+        load_backbone(path)
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(UnknownBackboneError) as caught:
+        load_backbone("dino_vits14")
+    for name in ("'dino_vits14'", "embedded", *OFFICIAL):
+        assert name in str(caught.value)
+
+
+def test_official_weights_come_from_the_cache(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "dino_deitsmall8_300ep_pretrain.pth")
+    backbone = load_backbone("dino_vits8", cache_folder=tmp_path)
+    assert backbone.digest == weights_digest(state)
+    assert (backbone.image_size, backbone.tau, backbone.center_keys) == (480, 0.15, False)
+
+
+def test_offline_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The discard port of this machine: nothing listens there, so the connection fails at once.
+    monkeypatch.setattr(weights, "_OFFICIAL_SITE", "http://127.0.0.1:9")
+    with pytest.raises(WeightsUnavailableError) as caught:
+        load_backbone("dino_vitb8", cache_folder=tmp_path / "cache")
+    message = str(caught.value)
+    assert "dino_vitbase8_pretrain.pth" in message
+    assert str(tmp_path / "cache") in message
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_download_from_a_file_address(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "there.pth")
+    weights.download((tmp_path / "there.pth").as_uri(), tmp_path / "cache" / "here.pth")
+    content = (tmp_path / "cache" / "here.pth").read_bytes()
+    assert content == (tmp_path / "there.pth").read_bytes()
+
+
+def test_embedded_loads_and_extracts() -> None:
+    backbone = load_backbone("embedded")
+    side = 4 * backbone.patch_size
+    features = backbone.extract(torch.zeros(1, 3, side, side))
+    assert backbone.name == "embedded"
+    assert features.keys.shape == (1, 4, 4, backbone.dim)
+    assert torch.isfinite(features.keys).all()
+    assert backbone.image_size % backbone.patch_size == 0

@@ -1,0 +1,333 @@
+"""Pre-training: views, losses, collapse metrics, determinism, interrupt and resume, export."""
+
+import io
+import json
+import math
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segmodels.dino import load_backbone
+from segmodels.dino.collapse import collapse_metrics, effective_rank
+from segmodels.dino.export import export
+from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
+from segmodels.dino.multicrop import multicrop, patch_points, points_in_crop
+from segmodels.dino.photos import cached_photos
+from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, pretrain
+from segmodels.dino.settings import CropSettings, PretrainSettings
+from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
+
+CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
+TINY = PretrainSettings(
+    patch_size=4,
+    dim=16,
+    depth=2,
+    num_heads=2,
+    crops=CROPS,
+    photo_size=24,
+    batch_size=4,
+    steps=8,
+    prototypes=32,
+    patch_prototypes=16,
+    bfloat16=False,
+)
+
+
+def blobs(n: int, size: int = 24) -> np.ndarray:
+    """Photographs of one coloured disc each, (n, size, size, 3) uint8."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size]
+    photos = np.empty((n, size, size, 3), np.uint8)
+    for photo in photos:
+        cy, cx = rng.uniform(size / 4, 3 * size / 4, 2)
+        inside = (y - cy) ** 2 + (x - cx) ** 2 < (size / 4) ** 2
+        photo[:] = rng.integers(0, 256, 3)
+        photo[inside] = rng.integers(0, 256, 3)
+    return photos
+
+
+def states_equal(a: Trainer, b: Trainer) -> bool:
+    pairs = [(a.student, b.student), (a.teacher, b.teacher), (a.cls_targets, b.cls_targets)]
+    return all(
+        torch.equal(x, y)
+        for one, other in pairs
+        for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def test_views_are_a_function_of_the_seed() -> None:
+    photos = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    first = multicrop(photos, CROPS, torch.Generator().manual_seed(5))
+    again = multicrop(photos, CROPS, torch.Generator().manual_seed(5))
+    other = multicrop(photos, CROPS, torch.Generator().manual_seed(6))
+    assert first[0].pixels.shape == (6, 3, 16, 16)
+    assert first[1].pixels.shape == (6, 3, 8, 8)
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a.pixels, b.pixels)
+        assert torch.equal(a.frames, b.frames)
+        assert not torch.equal(a.frames, c.frames)
+
+
+def test_crops_stay_within_the_photograph_and_their_scale() -> None:
+    photos = torch.zeros(200, 3, 24, 24)
+    _, local = multicrop(photos, CROPS, torch.Generator().manual_seed(0))
+    centre, half = local.frames[:, :2], local.frames[:, 2:].abs()
+    assert (centre.abs() + half).max() <= 1 + 1e-6
+    area = half.prod(dim=1)
+    low, high = CROPS.local_scale
+    assert low - 1e-6 <= area.min() < area.max() <= high + 1e-6
+
+
+def test_patch_points_of_a_mirrored_crop_by_hand() -> None:
+    # Right half of the photograph, mirrored: its first column is the rightmost.
+    frame = torch.tensor([[0.5, 0.0, -0.5, 1.0]])
+    points = patch_points(frame, 2)
+    expected = torch.tensor([[[0.75, -0.5], [0.25, -0.5], [0.75, 0.5], [0.25, 0.5]]])
+    torch.testing.assert_close(points, expected)
+    back = points_in_crop(points, frame)
+    torch.testing.assert_close(back[0, 0], torch.tensor([-0.5, -0.5]))
+
+
+def test_crops_are_mirrored_where_their_frame_says_so() -> None:
+    # Dark enough that no crop is solarised: colours then keep the order of the ramp.
+    ramp = torch.linspace(0, 0.2, 24).expand(20, 3, 24, 24)
+    view, _ = multicrop(ramp, CROPS, torch.Generator().manual_seed(1))
+    rise = view.pixels.diff(dim=3) * view.frames[:, 2].sign()[:, None, None, None]
+    assert rise.min() >= -1e-5
+    assert rise.amax(dim=(1, 2, 3)).min() > 0
+    assert set(view.frames[:, 2].sign().tolist()) == {-1.0, 1.0}
+
+
+def test_targets_are_centred_and_sharpened_by_hand() -> None:
+    targets = Targets(2, temperature=0.5, momentum=0.75)
+    targets.centre.copy_(torch.tensor([1.0, 0.0]))
+    got = targets(torch.tensor([[1.0, 0.5], [3.0, 0.5]]))
+    odds = torch.tensor([[0.0, 0.5], [2.0, 0.5]]) / 0.5
+    torch.testing.assert_close(got, odds.exp() / odds.exp().sum(dim=1, keepdim=True))
+    torch.testing.assert_close(targets.centre, torch.tensor([0.75 * 1 + 0.25 * 2, 0.25 * 0.5]))
+
+
+def test_cross_entropy_by_hand() -> None:
+    loss = cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.25, 0.75]]), 0.1)
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_view_loss_never_pairs_a_view_with_itself() -> None:
+    targets = torch.eye(2)[:, None, :]
+    same = torch.tensor([[[9.0, 0.0]], [[0.0, 9.0]]])
+    swapped = same.flip(0)
+    assert view_loss(same, targets, 1.0) > 8
+    assert view_loss(swapped, targets, 1.0) < 0.01
+
+
+def test_head_gives_cosines() -> None:
+    head = DinoHead(8, 5, hidden_dim=8, bottleneck=4)
+    head.initialise(torch.Generator().manual_seed(0))
+    logits = head(torch.randn(10, 8, generator=torch.Generator().manual_seed(1)))
+    assert logits.shape == (10, 5)
+    assert logits.abs().max() <= 1 + 1e-6
+
+
+def test_collapse_metrics_on_known_distributions() -> None:
+    spread_features = torch.cat([torch.eye(4), -torch.eye(4)])
+    uniform = torch.full((8, 4), 0.25)
+    one_for_all = torch.eye(4)[:1].expand(8, 4)
+    healthy = torch.eye(4).repeat(2, 1)
+
+    got = collapse_metrics(uniform, spread_features)
+    assert got.sharpness == pytest.approx(0, abs=1e-6)
+    assert got.spread == pytest.approx(1)
+    assert "uniform" in (got.warning() or "")
+
+    got = collapse_metrics(one_for_all, spread_features)
+    assert (got.sharpness, got.spread) == (pytest.approx(1), pytest.approx(0))
+    assert "few prototypes" in (got.warning() or "")
+
+    got = collapse_metrics(healthy, spread_features)
+    assert (got.sharpness, got.spread) == (pytest.approx(1), pytest.approx(1))
+    assert got.rank == pytest.approx(4, rel=1e-5)
+    assert got.warning() is None
+
+    line = torch.linspace(-1, 1, 8)[:, None] * torch.ones(3)
+    assert "dimensions" in (collapse_metrics(healthy, line).warning() or "")
+
+
+def test_effective_rank_of_equal_rows_is_one() -> None:
+    assert effective_rank(torch.ones(5, 3)) == 1.0
+
+
+def test_cosine_ends() -> None:
+    assert cosine(2, 4, 0) == 2
+    assert cosine(2, 4, 0.5) == pytest.approx(3)
+    assert cosine(2, 4, 1) == cosine(2, 4, 1.5) == 4
+
+
+def test_runs_with_one_seed_are_identical_and_others_differ() -> None:
+    runs = [Trainer(replace(TINY, seed=seed), blobs(16)) for seed in (1, 1, 2)]
+    for run in runs:
+        for _ in range(3):
+            run.train_step()
+    assert states_equal(runs[0], runs[1])
+    assert not states_equal(runs[0], runs[2])
+
+
+def test_teacher_learns_only_by_averaging() -> None:
+    trainer = Trainer(replace(TINY, teacher_momentum=1.0), blobs(16))
+    before = [p.clone() for p in trainer.teacher.parameters()]
+    student = [p.clone() for p in trainer.student.parameters()]
+    trainer.train_step()
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.teacher.parameters(), strict=True))
+    assert not all(
+        torch.equal(a, b) for a, b in zip(student, trainer.student.parameters(), strict=True)
+    )
+
+
+def test_prototypes_are_frozen_in_the_first_epoch_only() -> None:
+    trainer = Trainer(TINY, blobs(8))
+    first = trainer.student.cls_head.prototypes.clone()
+    for _ in range(trainer.steps_an_epoch):
+        trainer.train_step()
+    assert torch.equal(trainer.student.cls_head.prototypes, first)
+    trainer.train_step()
+    assert not torch.equal(trainer.student.cls_head.prototypes, first)
+
+
+def test_an_epoch_shows_every_photograph_once() -> None:
+    photos = np.arange(8, dtype=np.uint8)[:, None, None, None].repeat(24, 1).repeat(24, 2)
+    trainer = Trainer(TINY, photos.repeat(3, 3))
+    seen = []
+    for step in range(2):
+        trainer.step = step
+        seen += [round(value * 255) for value in trainer._batch()[:, 0, 0, 0].tolist()]
+    assert sorted(seen) == list(range(8))
+
+
+def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    photos = blobs(12)
+    whole = Trainer(TINY, photos)
+    for _ in range(6):
+        whole.train_step()
+
+    first = Trainer(TINY, photos)
+    for _ in range(2):
+        first.train_step()
+    first.save(tmp_path / "checkpoint.pt")
+    torch.manual_seed(99)
+    second = Trainer(TINY, photos)
+    second.resume(tmp_path / "checkpoint.pt")
+    for _ in range(4):
+        second.train_step()
+    assert second.step == whole.step
+    assert states_equal(second, whole)
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    Trainer(TINY, blobs(12)).save(tmp_path / "checkpoint.pt")
+    for other in (
+        Trainer(replace(TINY, learning_rate=0.5), blobs(12)),
+        Trainer(TINY, blobs(13)),
+    ):
+        with pytest.raises(CheckpointMismatchError, match="another output folder"):
+            other.resume(tmp_path / "checkpoint.pt")
+
+
+def write_photos(folder: Path, photos: np.ndarray) -> None:
+    """Half of them as files, half in a tar, with one file that is no image."""
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with tarfile.open(folder / "shard.tar", "w") as shard:
+        for i, photo in enumerate(photos):
+            if i % 2:
+                Image.fromarray(photo).save(folder / f"{i}.png")
+                continue
+            content = io.BytesIO()
+            Image.fromarray(photo).save(content, "PNG")
+            member = tarfile.TarInfo(f"{i}.png")
+            member.size = content.tell()
+            content.seek(0)
+            shard.addfile(member, content)
+
+
+def test_photos_are_decoded_once_from_folders_and_tars(tmp_path: Path) -> None:
+    photos = blobs(6)
+    write_photos(tmp_path / "in", photos)
+    decoded = cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
+    assert sorted(p.tobytes() for p in decoded) == sorted(p.tobytes() for p in photos)
+    (cache,) = (tmp_path / "cache").iterdir()
+    stamp = cache.stat().st_mtime_ns
+    cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
+    assert cache.stat().st_mtime_ns == stamp
+
+
+def test_no_photograph_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError, match="no readable photograph"):
+        cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
+    with pytest.raises(ValueError, match="neither a folder nor"):
+        cached_photos([tmp_path / "absent"], tmp_path / "cache", 24)
+
+
+def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
+    write_photos(tmp_path / "in", blobs(12))
+    said: list[str] = []
+
+    def run(minutes: float) -> Path:
+        return pretrain(
+            TINY,
+            [tmp_path / "in"],
+            tmp_path / "out",
+            minutes=minutes,
+            report_every=2,
+            save_every=3,
+            say=said.append,
+        )
+
+    checkpoint = run(minutes=0)
+    assert checkpoint == tmp_path / "out" / CHECKPOINT
+    run(minutes=10)
+    assert "continuing at step 0" in said
+    lines = [json.loads(line) for line in (tmp_path / "out" / PROGRESS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 3, 5, 7]
+    assert all(line["collapse"]["rank"] >= 1 for line in lines)
+
+    weights = tmp_path / "tiny.safetensors"
+    export(checkpoint, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
+    backbone = load_backbone(weights)
+    assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
+    trained = Trainer(TINY, blobs(12))
+    trained.resume(checkpoint)
+    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = trained.teacher.backbone(pixels).keys.unflatten(1, (4, 4))
+    torch.testing.assert_close(backbone.extract(pixels).keys, expected, atol=1e-2, rtol=1e-2)
+
+
+def test_plain_dino_is_a_setting() -> None:
+    trainer = Trainer(replace(TINY, patch_weight=0.0, student_keep=1.0), blobs(8))
+    report = trainer.train_step(measure=True)
+    assert report.patch_loss == 0
+    assert report.loss == report.cls_loss
+    assert report.collapse is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "must be positive"),
+        ({"student_keep": 0.0}, "student_keep must be in"),
+        ({"patch_size": 3}, "multiple of the patch size"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        replace(TINY, **change)
+
+
+def test_too_few_photographs_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than the 3 photographs"):
+        Trainer(TINY, blobs(3))
