@@ -1,6 +1,6 @@
 """Average precision and recall of scored boxes and masks, by the COCO rules."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,30 +84,6 @@ def average_precision(
 def merge_classes(rows: Iterable[Row]) -> list[Row]:
     """Give every row category 1, which turns a class-aware score into a class-agnostic one."""
     return [{**row, "category_id": 1} for row in rows]
-
-
-def class_agnostic_ap(
-    results: Iterable[Row],
-    annotations: Sequence[Row],
-    image_sizes: Mapping[int, tuple[int, int]],
-) -> dict[str, dict[str, float]]:
-    """Box and mask scores with all categories merged into one (CutLER's evaluation).
-
-    Args:
-        results: COCO result rows, categories ignored; rows of a mask table by `mask_results`.
-        annotations: COCO annotation rows, categories ignored.
-        image_sizes: (height, width) by image id.
-
-    Returns:
-        {"box": {"AP", "AP50", "AP75", "AR100"}, "mask": {...}} in percent; empty without ground truth.
-    """
-    merged_results, merged_truths = merge_classes(results), merge_classes(annotations)
-    scores: dict[str, dict[str, float]] = {}
-    for kind in ("box", "mask"):
-        score = average_precision(merged_results, merged_truths, image_sizes, kind=kind)
-        if score is not None:
-            scores[kind] = score.as_dict()
-    return scores
 
 
 def mask_results(masks: pa.Table) -> list[Row]:

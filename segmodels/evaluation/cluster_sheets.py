@@ -91,7 +91,8 @@ def cluster_sheets(clusters: Sequence[ClusterCrops], *, tile: int = 72) -> Pictu
 def _best(cluster: list[ClusterMember], count: int) -> list[ClusterMember]:
     ranked = sorted(cluster, key=lambda member: (-member.score, member.image_id))
     seen: set[int] = set()
-    first, again = [], []
+    first: list[ClusterMember] = []
+    again: list[ClusterMember] = []
     for member in ranked:
         (again if member.image_id in seen else first).append(member)
         seen.add(member.image_id)

@@ -72,7 +72,7 @@ def add_instance_votes(
         overlap = box_iou_xywh(predicted.boxes_xywh[confident], truth.boxes_xywh)
         weights = (overlap > protocol.min_box_iou).astype(np.int64)
     else:
-        weights = shared_pixels([predicted.masks[i] for i in confident], truth.masks)
+        weights = shared_pixels([predicted.masks[i] for i in confident.tolist()], truth.masks)
     rows, columns = np.nonzero(weights)
     pairs = predicted.labels[confident[rows]], truth.labels[columns]
     np.add.at(votes, pairs, weights[rows, columns])

@@ -40,7 +40,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
         Lines for a terminal, without a final newline; percentages, "-" where not computed.
     """
     images = metrics.get("images", {})
-    lines = [f"Scored on {images.get('evaluated', 0)} images, all numbers in percent."]
+    predicted, scored = images.get("predicted", 0), images.get("scored", 0)
+    lines = [f"{predicted:,} images predicted, {scored:,} scored; all scores in percent."]
     agnostic = metrics.get("class_agnostic", {})
     if agnostic:
         rows = [[kind, *_cells(agnostic[kind], INSTANCE_COLUMNS)] for kind in agnostic]

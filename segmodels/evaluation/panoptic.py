@@ -1,6 +1,6 @@
 """Panoptic quality of label-free segments once their clusters have classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -72,18 +72,3 @@ def _percent(scores: PanopticScores) -> dict[str, Any]:
         "RQ": 100.0 * scores.rq,
         "classes": scores.num_categories,
     }
-
-
-def checked_clusters(segments: Sequence[tuple[int, int]], num_clusters: int) -> dict[int, int]:
-    """Segment id -> cluster, from pairs of them.
-
-    Raises:
-        ValueError: if a cluster is out of range.
-    """
-    for segment_id, cluster in segments:
-        if not 1 <= cluster <= num_clusters:
-            raise ValueError(
-                f"predicted categories must be in [1, {num_clusters}], got {cluster} "
-                f"for segment {segment_id}"
-            )
-    return dict(segments)

@@ -81,7 +81,7 @@ def overlay_panoptic(
 def dim_outside(image: Picture, mask: NDArray[np.bool_]) -> Picture:
     """Fade everything outside a mask towards white, so that the object stands out."""
     faded = (image.astype(np.float32) * 0.35 + 255 * 0.65).astype(np.uint8)
-    return np.where(mask[..., None], image, faded)
+    return np.asarray(np.where(mask[..., None], image, faded), dtype=np.uint8)
 
 
 def colour_map(values: NDArray[np.floating]) -> Picture:
@@ -97,7 +97,7 @@ def colour_map(values: NDArray[np.floating]) -> Picture:
     level = np.clip(centred / max(float(np.abs(centred).max()), 1e-12), -1.0, 1.0)[..., None]
     low, high = np.array([33.0, 102.0, 172.0]), np.array([178.0, 24.0, 43.0])
     colour = 247.0 + np.where(level < 0, low - 247.0, high - 247.0) * np.abs(level) ** 0.8
-    return np.round(colour).astype(np.uint8)
+    return np.asarray(np.round(colour), dtype=np.uint8)
 
 
 def fit(image: Picture, width: int, height: int) -> Picture:
@@ -190,7 +190,7 @@ def _tint(
     blended = image * (1 - share) + colours[segments].astype(np.float32) * share
     edge = _outline(segments, thickness=max(1, round(min(image.shape[:2]) / 320)))
     blended[edge] = 0.15 * blended[edge] + 0.85 * _OUTLINE
-    return np.clip(np.round(blended), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.round(blended), 0, 255), dtype=np.uint8)
 
 
 def _outline(segments: NDArray[np.integer], thickness: int) -> NDArray[np.bool_]:

@@ -158,8 +158,7 @@ def _headline(inputs: ReportInputs) -> str:
 
 def _honesty(inputs: ReportInputs) -> str:
     images = inputs.metrics.get("images", {})
-    evaluated = int(images.get("evaluated", 0))
-    text = f"{evaluated:,} images, all numbers in percent."
+    text = f"{int(images.get('scored', 0)):,} images, all numbers in percent."
     if not inputs.metrics.get("protocols"):
         return text
     text += (

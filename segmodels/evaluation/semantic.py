@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-VOID = 255
+VOID = -1
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def pixel_confusion(
 
     Args:
         predicted: (H, W), 0 = thing, 1..S = stuff cluster.
-        truth: (H, W), 0 = thing, 1..C = stuff class, 255 = void; void pixels are left out.
+        truth: (H, W), 0 = thing, 1..C = stuff class, -1 = void; void pixels are left out.
         num_clusters: S.
         num_classes: C.
 
@@ -67,6 +67,26 @@ def pixel_confusion(
     return counts.reshape(num_clusters + 1, num_classes + 1)
 
 
+def class_numbers(
+    categories: NDArray[np.integer], thing_ids: Sequence[int], stuff_ids: Sequence[int]
+) -> NDArray[np.int32]:
+    """Turn the category ids of a ground-truth map into semantic classes.
+
+    Args:
+        categories: (H, W) category ids, 0 = void.
+        thing_ids: category ids of things.
+        stuff_ids: (C,) category ids of stuff.
+
+    Returns:
+        (H, W) int32: 0 = thing, 1..C = stuff class in the order of `stuff_ids`, -1 = void.
+    """
+    number_of = dict.fromkeys(thing_ids, 0) | {c: n for n, c in enumerate(stuff_ids, start=1)}
+    number_of[0] = VOID
+    ids, places = np.unique(categories, return_inverse=True)
+    numbers = np.array([number_of[category_id] for category_id in ids.tolist()], dtype=np.int32)
+    return numbers[places].reshape(categories.shape)
+
+
 def mask_votes(confusions: NDArray[np.integer], min_iou: float) -> NDArray[np.int64]:
     """One vote an image where the regions of a stuff cluster and a stuff class overlap enough (U2Seg).
 
@@ -81,12 +101,12 @@ def mask_votes(confusions: NDArray[np.integer], min_iou: float) -> NDArray[np.in
         confusions.sum(axis=2, keepdims=True) + confusions.sum(axis=1, keepdims=True) - confusions
     )
     overlap = confusions[:, 1:, 1:] / np.maximum(unions[:, 1:, 1:], 1)
-    return np.count_nonzero(overlap > min_iou, axis=0).astype(np.int64)
+    return np.asarray(np.count_nonzero(overlap > min_iou, axis=0), dtype=np.int64)
 
 
 def pixel_votes(confusions: NDArray[np.integer]) -> NDArray[np.int64]:
     """Pixels that each stuff cluster shares with each stuff class: (S, C)."""
-    return confusions[:, 1:, 1:].sum(axis=0, dtype=np.int64)
+    return np.asarray(confusions[:, 1:, 1:].sum(axis=0), dtype=np.int64)
 
 
 def semantic_scores(

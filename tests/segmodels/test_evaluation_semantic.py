@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmodels.evaluation.semantic import (
+    class_numbers,
     mask_votes,
     pixel_confusion,
     pixel_votes,
@@ -13,8 +14,13 @@ from segmodels.evaluation.semantic import (
 )
 
 PREDICTED = np.array([[0, 0, 1, 1], [2, 2, 1, 1]], dtype=np.uint8)
-TRUTH = np.array([[0, 1, 1, 1], [2, 255, 2, 1]], dtype=np.uint8)
+TRUTH = np.array([[0, 1, 1, 1], [2, -1, 2, 1]])
 CONFUSION = np.array([[1, 1, 0], [0, 3, 1], [0, 0, 1]])
+
+
+def test_categories_become_thing_stuff_and_void():
+    categories = np.array([[7, 90, 0], [201, 90, 7]])
+    assert class_numbers(categories, [7, 90], [150, 201]).tolist() == [[0, 0, -1], [2, 0, 0]]
 
 
 def test_confusion_leaves_void_out():
@@ -67,7 +73,7 @@ def test_refuses_other_sizes_and_values():
 @given(seed=st.integers(0, 10_000))
 def test_renaming_clusters_changes_nothing(seed):
     random = np.random.default_rng(seed)
-    truth = random.integers(0, 4, (9, 9)).astype(np.uint8)
+    truth = random.integers(0, 4, (9, 9)).astype(np.int32)
     order = random.permutation(3)
     renamed = np.concatenate([[0], order + 1])[truth]
     confusion = pixel_confusion(renamed, truth, 3, 3)

@@ -38,7 +38,7 @@ def scores(value):
 
 
 METRICS = {
-    "images": {"evaluated": 12, "disjoint_mapping": 5, "disjoint_scored": 7},
+    "images": {"predicted": 12, "scored": 12, "disjoint_mapping": 5, "disjoint_scored": 7},
     "class_agnostic": {kind: scores(22.75)[kind] for kind in ("box", "mask")},
     "protocols": {"u2seg-paper": {"same": scores(31.25), "disjoint": scores(11.5)}},
     "not_computed": {"stuff": EVIL},
@@ -133,7 +133,7 @@ def test_many_pictures_stay_below_the_limit():
 
 def test_page_without_ground_truth_says_so():
     metrics = {
-        "images": {"evaluated": 3},
+        "images": {"predicted": 3},
         "not_computed": {"all scores": "there is no ground truth"},
         "statistics": {"images": 3, "predictions": 1234},
     }

@@ -1,0 +1,96 @@
+"""Reading a folder of predictions: results, panoptic maps and semantic maps."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segmodels.evaluation.average_precision import Row
+from segmodels.formats.errors import InputError
+from segmodels.formats.panoptic import CocoPanoptic, png_name, read_panoptic
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model predicted, cluster numbers in place of classes.
+
+    Attributes:
+        folder: holds instances.json, and perhaps panoptic.json with panoptic/ and semantic/.
+        num_things: K; results and thing segments have the categories 1..K.
+        num_stuff: S; stuff segments have K+1..K+S, semantic maps 0 = thing and 1..S.
+    """
+
+    folder: Path
+    num_things: int
+    num_stuff: int
+
+    @cached_property
+    def results(self) -> dict[int, list[Row]]:
+        """COCO result rows by image id.
+
+        Raises:
+            InputError: there is no result file, or a category is not a cluster.
+        """
+        path = self.folder / "instances.json"
+        if not path.is_file():
+            raise InputError(f"there is no {path}; materialise the predictions first")
+        by_image: dict[int, list[Row]] = {}
+        for row in json.loads(path.read_bytes()):
+            if not 1 <= row["category_id"] <= self.num_things:
+                raise InputError(
+                    f"{path} holds category {row['category_id']}, but there are "
+                    f"{self.num_things} thing clusters; predict with the model of this clustering"
+                )
+            by_image.setdefault(row["image_id"], []).append(row)
+        return by_image
+
+    @cached_property
+    def panoptic(self) -> CocoPanoptic | None:
+        """The panoptic file, None where the folder has none."""
+        path = self.folder / "panoptic.json"
+        return read_panoptic(path) if path.is_file() else None
+
+    @cached_property
+    def has_semantic(self) -> bool:
+        """Whether there are semantic maps."""
+        return (self.folder / "semantic").is_dir()
+
+    def semantic_map(self, image_id: int) -> NDArray[np.uint8]:
+        """Semantic map of one image: (H, W) uint8, 0 = thing, 1..S = stuff cluster.
+
+        Raises:
+            InputError: the image has no map.
+        """
+        path = self.folder / "semantic" / png_name(image_id)
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error}); predict again") from error
+
+    def segments(self, image_id: int) -> tuple[NDArray[np.int32], dict[int, int]]:
+        """Panoptic prediction of one image.
+
+        Returns:
+            (H, W) int32 segment ids, 0 = void; and the cluster of each segment, 1..K things, K+1..K+S stuff.
+
+        Raises:
+            InputError: the image was not predicted, or a category is not a cluster.
+        """
+        if self.panoptic is None or image_id not in self.panoptic.image_ids:
+            raise InputError(
+                f"{self.folder} has no panoptic map of image {image_id}; predict again"
+            )
+        top = self.num_things + self.num_stuff
+        clusters = {s.id: s.category_id for s in self.panoptic.segments(image_id)}
+        for cluster in clusters.values():
+            if not 1 <= cluster <= top:
+                raise InputError(
+                    f"{self.panoptic.json_path} holds category {cluster}, but there are {top} "
+                    "clusters; predict with the model of this clustering"
+                )
+        return self.panoptic.segment_map(image_id), clusters
