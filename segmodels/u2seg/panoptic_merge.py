@@ -1,0 +1,79 @@
+"""Merge instances and a semantic map into one panoptic map (Panoptic FPN, sec. 3).
+
+Our own, so that no constant limits the number of clusters: MMDetection packs category and
+instance into one number with a factor of 1000.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import rle
+from segmodels.formats.panoptic import Segment
+
+
+@dataclass(frozen=True)
+class ScoredInstance:
+    """A predicted object at the image's size.
+
+    Attributes:
+        category_id: thing cluster, 1..K.
+        score: confidence in 0..1.
+        rle_counts: its mask, COCO compressed.
+        bbox: predicted box, xywh in px.
+    """
+
+    category_id: int
+    score: float
+    rle_counts: bytes
+    bbox: tuple[float, float, float, float]
+
+
+def merge_panoptic(
+    instances: Sequence[ScoredInstance],
+    semantic: NDArray[np.uint8],
+    *,
+    num_things: int,
+    confidence: float,
+    overlap: float,
+    min_stuff_pixels: float,
+) -> tuple[NDArray[np.int32], list[Segment]]:
+    """Lay instances down, best first, then the stuff that they leave visible.
+
+    Args:
+        instances: predicted objects in any order; of equal scores the earlier goes first.
+        semantic: (H, W) uint8, 0 = thing, 1..S = stuff.
+        num_things: K; stuff label s becomes category K + s.
+        confidence: instances with a lower score stay out.
+        overlap: an instance stays out when more than this share of it is already covered.
+        min_stuff_pixels: smaller stuff segments become void.
+
+    Returns:
+        (H, W) int32 segment ids, 0 = void, and the segments: instances by falling score, then
+        stuff by rising category.
+    """
+    height, width = semantic.shape
+    segment_map = np.zeros((height, width), dtype=np.int32)
+    segments: list[Segment] = []
+    for instance in sorted(instances, key=lambda found: -found.score):
+        if instance.score < confidence:
+            break
+        # One mask at a time: together they can be far larger than the image.
+        mask = rle.decode([instance.rle_counts], height, width)[0]
+        area = np.count_nonzero(mask)
+        free = mask & (segment_map == 0)
+        visible = np.count_nonzero(free)
+        if visible == 0 or area - visible > overlap * area:
+            continue
+        segments.append(Segment(len(segments) + 1, instance.category_id))
+        segment_map[free] = segments[-1].id
+    empty = segment_map == 0
+    for label in np.unique(semantic[empty]):
+        region = empty & (semantic == label)
+        if label == 0 or np.count_nonzero(region) < min_stuff_pixels:
+            continue
+        segments.append(Segment(len(segments) + 1, num_things + int(label)))
+        segment_map[region] = segments[-1].id
+    return segment_map, segments
