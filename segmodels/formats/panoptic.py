@@ -79,6 +79,25 @@ def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
+def segments_info(segment_map: NDArray[np.integer[Any]]) -> dict[int, dict[str, Any]]:
+    """Give area (px) and bbox (x, y, w, h in px) of every id of a map, (H, W), but void."""
+    ids, places, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
+    found = ndimage.find_objects(places.reshape(segment_map.shape) + 1)
+    return {
+        int(segment_id): {
+            "area": int(area),
+            "bbox": [
+                columns.start,
+                rows.start,
+                columns.stop - columns.start,
+                rows.stop - rows.start,
+            ],
+        }
+        for segment_id, area, (rows, columns) in zip(ids, areas, found, strict=True)
+        if segment_id != 0
+    }
+
+
 class PanopticWriter:
     """Writes a panoptic json and its PNGs; the json appears last, at `close`.
 
@@ -115,7 +134,7 @@ class PanopticWriter:
         """
         if image_id in self._entries:
             raise ValueError(f"image {image_id} was added before")
-        info = _segments_info(segment_map, segments)
+        info = segments_info(segment_map)
         fault = ids_fault(set(info), segments) or self._category_fault(segments)
         if fault:
             raise ValueError(f"image {image_id}: {fault}")
@@ -301,27 +320,6 @@ def _segments(
         )
         segments.append(Segment(segment_id, category_id, int(bool(info.get("iscrowd", 0)))))
     return tuple(segments)
-
-
-def _segments_info(
-    segment_map: NDArray[np.integer[Any]], segments: Sequence[Segment]
-) -> dict[int, dict[str, Any]]:
-    """Give area and box (x, y, w, h) of every id of a map but void."""
-    ids, places, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
-    found = ndimage.find_objects(places.reshape(segment_map.shape) + 1)
-    return {
-        int(segment_id): {
-            "area": int(area),
-            "bbox": [
-                columns.start,
-                rows.start,
-                columns.stop - columns.start,
-                rows.stop - rows.start,
-            ],
-        }
-        for segment_id, area, (rows, columns) in zip(ids, areas, found, strict=True)
-        if segment_id != 0
-    }
 
 
 def _read_rgb(path: Path) -> NDArray[np.uint8]:
