@@ -17,6 +17,7 @@ from segmodels.stego.loss import (
     sample_at,
     sample_points,
     stego_loss,
+    unit,
 )
 from segmodels.stego.presets import LOSS_PRESETS, loss_preset
 
@@ -24,8 +25,8 @@ ONE = Term(weight=1.0)
 
 
 def row(*vectors: tuple[float, ...]) -> torch.Tensor:
-    """One image of height 1 whose patches are the given vectors: (1, d, 1, w)."""
-    return torch.tensor(vectors).T[None, :, None, :]
+    """One image of height 1 whose patches are the given vectors, at length 1: (1, d, 1, w)."""
+    return unit(torch.tensor(vectors).T[None, :, None, :])
 
 
 def settings(**changes) -> LossSettings:
@@ -82,6 +83,7 @@ def test_pair_loss_equals_explicit_loops():
         centred[n, p, q] -= wanted[n, p, q].mean()
     centred += wanted.mean() - centred.mean()
     expected = -(np.maximum(learned, 0) * (centred - shift)).mean()
+    f, g, c, e = map(unit, (f, g, c, e))
     got = pair_loss((f, g), (c, e), Term(weight=1.0, shift=shift), settings())
     assert got.item() == pytest.approx(expected, abs=1e-6)
 
@@ -101,8 +103,7 @@ def test_quantile_shift_does_not_see_a_common_offset_but_the_fixed_shift_does():
     term = Term(weight=1.0, shift=0.1, positive_share=0.5)
     flat = settings(shift="quantile")
     with_offset = tuple(
-        torch.cat([f, torch.full_like(f[:, :1], 3.0) * f.norm(dim=1, keepdim=True)], dim=1)
-        for f in features
+        unit(torch.cat([f, torch.full_like(f[:, :1], 3.0)], dim=1)) for f in features
     )
     # The offset maps each cosine c to (c + 9) / 10, so the loss shrinks by exactly ten.
     plain = pair_loss(features, codes, term, flat).item()
@@ -158,7 +159,7 @@ def test_same_term_compares_an_image_with_itself_at_the_same_points():
         (maps[0], maps[1]), (maps[2], maps[3]), kinds, torch.Generator().manual_seed(9)
     )
     points = sample_points(3, 4, torch.Generator().manual_seed(9))
-    features, codes = sample_at(maps[0], points), sample_at(maps[2], points)
+    features, codes = unit(sample_at(maps[0], points)), unit(sample_at(maps[2], points))
     expected = pair_loss((features, features), (codes, codes), kinds.same, kinds)
     assert parts.same.item() == pytest.approx(expected.item())
 
