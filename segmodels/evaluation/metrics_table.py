@@ -9,6 +9,7 @@ FIT_NAMES = {"same": "scored images", "disjoint": "other images"}
 INSTANCE_COLUMNS = ("AP", "AP50", "AP75", "AR100")
 SEMANTIC_COLUMNS = ("PixelAcc", "mIoU")
 PANOPTIC_COLUMNS = ("PQ", "SQ", "RQ")
+_INSTANCE_HEADS = ("box AP", "AP50", "AP75", "AR100", "mask AP", "AP50", "AP75", "AR100")
 
 
 def mapped_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -16,6 +17,14 @@ def mapped_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[s
     for protocol, fits in metrics.get("protocols", {}).items():
         for fitted_on, scores in fits.items():
             yield protocol, fitted_on, scores
+
+
+def unnamed_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk the scores that need no classes: the model's, then those of MaskCut without a model."""
+    names = {"class_agnostic": "any class", "maskcut_baseline": "any class, MaskCut alone"}
+    for place, name in names.items():
+        if metrics.get(place):
+            yield name, metrics[place]
 
 
 def score_cells(scores: Mapping[str, Any]) -> list[float | None]:
@@ -42,10 +51,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     images = metrics.get("images", {})
     predicted, scored = images.get("predicted", 0), images.get("scored", 0)
     lines = [f"{predicted:,} images predicted, {scored:,} scored; all scores in percent."]
-    agnostic = metrics.get("class_agnostic", {})
-    if agnostic:
-        rows = [[kind, *_cells(agnostic[kind], INSTANCE_COLUMNS)] for kind in agnostic]
-        lines += ["", "Without classes", *_aligned(["", *INSTANCE_COLUMNS], rows, texts=1)]
+    unnamed = [
+        [name, *(_text(cell) for cell in score_cells(scores)[: 2 * len(INSTANCE_COLUMNS)])]
+        for name, scores in unnamed_scores(metrics)
+    ]
+    if unnamed:
+        lines += ["", "Without classes", *_aligned(["", *_INSTANCE_HEADS], unnamed, texts=1)]
     with_classes = [
         [protocol, FIT_NAMES[fitted_on], *(_text(cell) for cell in score_cells(scores))]
         for protocol, fitted_on, scores in mapped_scores(metrics)
@@ -53,20 +64,16 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     if with_classes:
         heads = [
             *("protocol", "clusters named on"),
-            *("box AP", "AP50", "AP75", "AR100", "mask AP", "AP50", "AP75", "AR100"),
+            *_INSTANCE_HEADS,
             *(*SEMANTIC_COLUMNS, *PANOPTIC_COLUMNS),
         ]
         lines += ["", "With classes", *_aligned(heads, with_classes, texts=2)]
-    if not agnostic and not with_classes:
+    if not unnamed and not with_classes:
         lines += ["", "Clusters and predictions", *_statistics(metrics.get("statistics", {}))]
     missing = metrics.get("not_computed", {})
     if missing:
         lines += ["", *(f"Not computed: {name}: {reason}" for name, reason in missing.items())]
     return "\n".join(lines)
-
-
-def _cells(scores: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    return [_text(scores.get(name)) for name in names]
 
 
 def _text(value: float | None) -> str:

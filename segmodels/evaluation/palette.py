@@ -11,8 +11,14 @@ _THING_LIGHTNESS = (0.70, 0.60, 0.80)
 _STUFF_LIGHTNESS = (0.62, 0.72, 0.52, 0.80)
 
 
+UNNAMED = -1
+"""Category of segments whose cluster has no class: grey."""
+
+
 @cache
 def _thing(category_id: int, nth: int) -> bytes:
+    if category_id < 0:
+        return _srgb(0.72, 0.0, 0.0).tobytes()
     hue = category_id * _GOLDEN_ANGLE + nth * 11.0
     shift = (0.0, 0.09, -0.09, 0.05, -0.05)[nth % 5]
     return _srgb(_THING_LIGHTNESS[category_id % 3] + shift, 0.17, hue).tobytes()
@@ -20,6 +26,8 @@ def _thing(category_id: int, nth: int) -> bytes:
 
 @cache
 def _stuff(category_id: int) -> bytes:
+    if category_id < 0:
+        return _srgb(0.50, 0.0, 0.0).tobytes()
     hue = category_id * _GOLDEN_ANGLE + 60.0
     return _srgb(_STUFF_LIGHTNESS[category_id % 4], 0.045, hue).tobytes()
 

@@ -11,20 +11,16 @@ import pyarrow as pa
 
 from segmodels.evaluation.cluster_sheets import ClusterMember, largest_clusters
 from segmodels.evaluation.evaluate import EvaluationResult
+from segmodels.evaluation.palette import UNNAMED
 from segmodels.evaluation.pictures import (
     Picture,
     contact_sheet,
     overlay_masks,
-    overlay_panoptic,
 )
 from segmodels.evaluation.predictions import Predictions
-from segmodels.evaluation.report import (
-    NamedCluster,
-    Panel,
-    PictureRow,
-    ReportInputs,
-    write_report,
-)
+from segmodels.evaluation.report import write_report
+from segmodels.evaluation.report_inputs import NamedCluster, Panel, PictureRow, ReportInputs
+from segmodels.evaluation.segment_panels import Label, segment_panel
 from segmodels.formats.decode import read_image
 from segmodels.formats.ground_truth import GroundTruth
 from segmodels.formats.masks import decode_masks
@@ -76,6 +72,7 @@ def write_run_report(
         clusters=[NamedCluster(crops, names.get(crops.cluster_id)) for crops in _clusters(places)],
         comparisons=list(comparisons(places, result.mapping)),
         examples=list(_examples(places)),
+        naming=f"{PICTURE_PROTOCOL}, fitted on the scored images" if names else "",
     )
     write_report(path, inputs)
 
@@ -83,19 +80,24 @@ def write_run_report(
 def comparisons(places: RunPlaces, mapping: pa.Table) -> Iterator[PictureRow]:
     """Image, prediction and, where there is one, ground truth, in the colours of the classes."""
     truth = places.ground_truth
-    classes = _class_ids(mapping)
-    things = set() if truth is None else {category.id for category in truth.thing_categories}
+    named = _cluster_labels(places.predictions, mapping)
+    classes = {} if truth is None else _class_labels(truth)
     for row in shown_rows(places.images):
         image = read_image(row["source"], row["path"])
         segment_map, clusters = places.predictions.segments(row["image_id"])
         panels = [
             Panel("photograph", image),
-            Panel("prediction", _draw_prediction(image, segment_map, clusters, classes, places)),
+            segment_panel(
+                "prediction",
+                image,
+                segment_map,
+                {segment: named[cluster] for segment, cluster in clusters.items()},
+            ),
         ]
         found = None if truth is None else truth.panoptic(row["image_id"])
         if found is not None:
-            segments = {s.id: (s.category_id, s.category_id in things) for s in found[1]}
-            panels.append(Panel("ground truth", overlay_panoptic(image, found[0], segments)))
+            labels = {segment.id: classes[segment.category_id] for segment in found[1]}
+            panels.append(segment_panel("ground truth", image, found[0], labels))
         yield PictureRow(row["path"], panels)
 
 
@@ -117,21 +119,25 @@ def shown_rows(images: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def _draw_prediction(
-    image: Picture,
-    segment_map: np.ndarray,
-    clusters: Mapping[int, int],
-    classes: Mapping[int, int],
-    places: RunPlaces,
-) -> Picture:
-    """Segments in the colour of their class; of their cluster where nothing names classes."""
-    num_things = places.predictions.num_things
-    categories = {
-        segment: (classes.get(cluster, -1) if classes else cluster, cluster <= num_things)
-        for segment, cluster in clusters.items()
-    }
-    named = {segment: pair for segment, pair in categories.items() if pair[0] >= 0}
-    return overlay_panoptic(image, segment_map, named)
+def _cluster_labels(predictions: Predictions, mapping: pa.Table) -> dict[int, Label]:
+    """What each cluster shows: its class, or itself where nothing names classes."""
+    rows = {row["cluster_id"]: row for row in _named(mapping)}
+    labels = {}
+    for cluster in range(1, predictions.num_things + predictions.num_stuff + 1):
+        is_thing = cluster <= predictions.num_things
+        if cluster in rows:
+            label = Label(rows[cluster]["class_id"], rows[cluster]["class_name"], is_thing)
+        elif rows:
+            label = Label(UNNAMED, "no class", is_thing)
+        else:
+            label = Label(cluster, f"cluster {cluster}", is_thing)
+        labels[cluster] = label
+    return labels
+
+
+def _class_labels(truth: GroundTruth) -> dict[int, Label]:
+    categories = (*truth.thing_categories, *truth.stuff_categories)
+    return {c.id: Label(c.id, c.name, c.isthing) for c in categories}
 
 
 def _clusters(places: RunPlaces) -> list[Any]:
@@ -152,7 +158,8 @@ def _clusters(places: RunPlaces) -> list[Any]:
 
 
 def _mask(table: pa.Table, position: int) -> np.ndarray:
-    return decode_masks(table.slice(position, 1))[0]
+    mask: np.ndarray = decode_masks(table.slice(position, 1))[0]
+    return mask
 
 
 def _image(rows: Mapping[int, Mapping[str, Any]], image_id: int) -> Picture:
@@ -172,10 +179,6 @@ def _examples(places: RunPlaces) -> Iterator[PictureRow]:
 
 def _class_names(mapping: pa.Table) -> dict[int, str]:
     return {row["cluster_id"]: row["class_name"] for row in _named(mapping)}
-
-
-def _class_ids(mapping: pa.Table) -> dict[int, int]:
-    return {row["cluster_id"]: row["class_id"] for row in _named(mapping)}
 
 
 def _named(mapping: pa.Table) -> Sequence[dict[str, Any]]:

@@ -14,14 +14,8 @@ from segmodels.evaluation.cluster_sheets import (
     largest_clusters,
 )
 from segmodels.evaluation.metrics_table import metrics_table
-from segmodels.evaluation.report import (
-    NamedCluster,
-    Panel,
-    PictureRow,
-    ReportInputs,
-    render_report,
-    write_report,
-)
+from segmodels.evaluation.report import render_report, write_report
+from segmodels.evaluation.report_inputs import NamedCluster, Panel, PictureRow, ReportInputs
 
 EVIL = "<script>alert('&')</script> $title"
 
