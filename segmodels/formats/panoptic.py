@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from segmodels.formats.atomic import replacing, write_json_object
+from segmodels.formats.atomic import write_json_object
 from segmodels.formats.coco_json import (
     Category,
     CocoImage,
@@ -25,8 +24,28 @@ from segmodels.formats.coco_json import (
     text,
 )
 from segmodels.formats.errors import AnnotationError, InputError
+from segmodels.formats.segment_png import (
+    MAX_SEGMENT_ID,
+    id_to_rgb,
+    png_name,
+    read_rgb_png,
+    rgb_to_id,
+    write_png,
+)
 
-MAX_SEGMENT_ID = 256**3 - 1
+__all__ = [
+    "MAX_SEGMENT_ID",
+    "CocoPanoptic",
+    "PanopticWriter",
+    "Segment",
+    "id_to_rgb",
+    "ids_fault",
+    "png_name",
+    "read_panoptic",
+    "rgb_to_id",
+    "segments_info",
+    "write_png",
+]
 
 
 @dataclass(frozen=True)
@@ -42,41 +61,6 @@ class Segment:
     id: int
     category_id: int
     iscrowd: int = 0
-
-
-def id_to_rgb(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Code segment ids as colours, id = R + 256 G + 65536 B.
-
-    Args:
-        ids: (H, W) integers in [0, MAX_SEGMENT_ID].
-
-    Returns:
-        (H, W, 3) uint8.
-
-    Raises:
-        ValueError: An id is out of range.
-    """
-    if ids.size and not 0 <= ids.min() <= ids.max() <= MAX_SEGMENT_ID:
-        raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {ids.max()}")
-    wide = ids.astype(np.uint32)
-    return np.stack([wide & 255, wide >> 8 & 255, wide >> 16], axis=-1).astype(np.uint8)
-
-
-def rgb_to_id(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Read segment ids, (H, W) int32, from colours, (H, W, 3) uint8."""
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
-    return red | green << 8 | blue << 16
-
-
-def png_name(image_id: int) -> str:
-    """Name the PNG of an image in every folder that this project writes."""
-    return f"{image_id:012d}.png"
-
-
-def write_png(path: str | Path, pixels: NDArray[np.uint8]) -> None:
-    """Write (H, W) grey or (H, W, 3) RGB uint8 as PNG, atomically."""
-    with replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def segments_info(segment_map: NDArray[np.integer[Any]]) -> dict[int, dict[str, Any]]:
@@ -232,7 +216,7 @@ class CocoPanoptic:
         """
         name, segments = self._annotations[image_id]
         path = self.png_folder / name
-        ids = rgb_to_id(_read_rgb(path))
+        ids = rgb_to_id(read_rgb_png(path))
         image = self.images[image_id]
         if ids.shape != (image.height, image.width):
             raise AnnotationError(
@@ -320,18 +304,6 @@ def _segments(
         )
         segments.append(Segment(segment_id, category_id, int(bool(info.get("iscrowd", 0)))))
     return tuple(segments)
-
-
-def _read_rgb(path: Path) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in {"RGB", "RGBA", "P"}:
-                raise AnnotationError(
-                    f"{path} has {image.mode} pixels; panoptic PNGs must be RGB, one colour an id"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise AnnotationError(f"{path} cannot be read ({error}); export it anew") from error
 
 
 def _color(category_id: int) -> list[int]:

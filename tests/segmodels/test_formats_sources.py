@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import tarfile
 
 import numpy as np
 import pytest
@@ -38,15 +37,6 @@ def put(root, **files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     return root
-
-
-def pack(path, members):
-    with tarfile.open(path, "w") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def coco(path, names, *, height=6, width=8, first_id=1, **extra):
@@ -147,73 +137,6 @@ def test_rotated_size_is_stored(tmp_path):
     assert (row["height"], row["width"]) == (30, 10)
 
 
-def test_tar_shards_alone_and_in_a_folder(tmp_path):
-    pack(tmp_path / "s1.tar", [("./b/y.png", picture(1)), ("x.png", picture(2))])
-    (tmp_path / "deep").mkdir()
-    pack(tmp_path / "deep" / "s2.tar", [("x.png", picture(3))])
-    put(tmp_path, loose_png=picture(4))
-
-    result = scan(tmp_path)
-
-    rows = result.images.to_pylist()
-    assert [(row["source"], row["path"]) for row in rows] == [
-        (str(tmp_path / "deep" / "s2.tar"), "x.png"),
-        (str(tmp_path), "loose.png"),
-        (str(tmp_path / "s1.tar"), "b/y.png"),
-        (str(tmp_path / "s1.tar"), "x.png"),
-    ]
-    for row in rows:
-        assert read_image(row["source"], row["path"]).shape == (6, 8, 3)
-    alone = scan(tmp_path / "s1.tar").images
-    assert alone["path"].to_pylist() == ["b/y.png", "x.png"]
-    # An archive given by itself numbers its images as within its folder.
-    assert alone["image_id"].to_pylist() == [row["image_id"] for row in rows[2:]]
-
-
-def test_odd_archives(tmp_path):
-    path = pack(
-        tmp_path / "s.tar",
-        [("a.png", picture(1)), ("a.png", picture(2)), ("note.json", b"{}"), ("z.png", picture(3))],
-    )
-    with tarfile.open(path, "a") as archive:
-        link = tarfile.TarInfo("link.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    result = scan(path)
-    assert paths(result) == ["a.png", "z.png"]
-    np.testing.assert_array_equal(
-        read_image(path, "a.png"), np.asarray(Image.open(io.BytesIO(picture(2))))
-    )
-    assert reasons(result) == {
-        "a.png": RejectReason.REPLACED_MEMBER,
-        "link.png": RejectReason.UNREADABLE_FILE,
-        "note.json": RejectReason.NOT_AN_IMAGE,
-    }
-
-    path.write_bytes(path.read_bytes()[: 3 * 512])
-    with pytest.raises(InputError, match="none of the"):
-        scan(path)
-    pack(path, [("../a.png", picture(1))])
-    with pytest.raises(InputError, match="does not lie within the image root"):
-        scan(path)
-    (tmp_path / "t.tar").write_bytes(b"no archive at all" * 100)
-    with pytest.raises(InputError, match="not an uncompressed tar"):
-        scan(tmp_path / "t.tar")
-
-
-def test_an_archive_that_ends_early_gives_what_it_has(tmp_path):
-    path = pack(tmp_path / "s.tar", [(f"{index}.png", picture(index)) for index in range(3)])
-    with tarfile.open(path) as archive:
-        last = archive.getmembers()[-1]
-    path.write_bytes(path.read_bytes()[: last.offset_data + last.size // 2])
-    result = scan(path)
-    assert paths(result) == ["0.png", "1.png"]
-    assert reasons(result) == {
-        "(end of the archive)": RejectReason.TRUNCATED,
-        "2.png": RejectReason.TRUNCATED,
-    }
-
-
 def test_a_json_names_and_numbers_the_images(tmp_path):
     put(tmp_path / "images", a_png=picture(1), b_png=picture(2), unlisted_png=picture(3))
     put(tmp_path / "images", notes_txt=b"no image")
@@ -225,16 +148,6 @@ def test_a_json_names_and_numbers_the_images(tmp_path):
     assert result.images["image_id"].to_pylist() == [41, 40]
     assert result.images["split"].to_pylist() == ["val", "val"]
     assert (result.num_unlisted, result.rejected.num_rows) == (2, 0)
-
-
-def test_a_json_finds_its_images_in_archives(tmp_path):
-    pack(tmp_path / "s1.tar", [("./a.png", picture(1))])
-    pack(tmp_path / "s2.tar", [("b.png", picture(2)), ("a2.png", picture(3))])
-    path = coco(tmp_path / "i.json", ["a.png", "b.png"])
-    assert paths(scan(ImageSource(str(tmp_path), instances_json=path))) == ["a.png", "b.png"]
-    pack(tmp_path / "s2.tar", [("b.png", picture(2)), ("a.png", picture(3))])
-    with pytest.raises(InputError, match="keep one of them"):
-        scan(ImageSource(str(tmp_path), instances_json=path))
 
 
 def test_instances_and_panoptic_of_one_source_share_images(tmp_path):
@@ -386,65 +299,6 @@ def test_files_beside_images_may_share_their_name_over_sources(tmp_path):
         scan(two, put(tmp_path / "three", plain_=picture(6)))
 
 
-def test_shards_are_append_only(tmp_path):
-    put(tmp_path, **{f"m{index}_png": picture(index) for index in range(5)})
-    first = scan(tmp_path, shard_size=2)
-    assert first.images["shard"].to_pylist() == [0, 0, 1, 1, 2]
-    assert first.images.equals(scan(tmp_path, shard_size=2, previous=first.images).images)
-
-    # New names sort before and between; one is a copy of a known image; one known changes.
-    put(tmp_path, a_png=picture(10), b_png=picture(3), m2b_png=picture(11), m4_png=picture(12))
-    (tmp_path / "m1.png").unlink()
-    second = scan(tmp_path, shard_size=2, previous=first.images)
-
-    assert list(zip(paths(second), second.images["shard"].to_pylist(), strict=True)) == [
-        ("m0.png", 0),
-        ("m2.png", 1),
-        ("m3.png", 1),
-        ("a.png", 3),
-        ("m2b.png", 3),
-        ("m4.png", 4),
-    ]
-    assert reasons(second) == {"b.png": RejectReason.DUPLICATE_CONTENT}
-
-
-def test_the_shard_size_changes_nothing_else(tmp_path):
-    put(tmp_path, **{f"m{index}_png": picture(index) for index in range(5)})
-    one, two = (scan(tmp_path, shard_size=size).images for size in (2, 512))
-    assert one.drop_columns("shard").equals(two.drop_columns("shard"))
-
-
-def test_a_lower_pixel_limit_also_counts_for_known_images(tmp_path):
-    put(tmp_path, a_png=picture(1), b_png=picture(2, 20, 20))
-    known = scan(tmp_path).images
-    result = scan(tmp_path, previous=known, max_pixels=100)
-    assert reasons(result) == {"b.png": RejectReason.OVER_PIXEL_LIMIT}
-
-
-def test_the_evaluation_share_follows_content(tmp_path):
-    names = [f"{index:03d}.png" for index in range(200)]
-    (tmp_path / "images").mkdir()
-    for index, name in enumerate(names):
-        (tmp_path / "images" / name).write_bytes(picture(index, 2, 2))
-    path = coco(tmp_path / "i.json", names, height=2, width=2)
-    source = ImageSource(str(tmp_path / "images"), path)
-
-    def held_out(source, fraction):
-        rows = scan(source, evaluation_fraction=fraction).images.to_pylist()
-        return {row["sha256"] for row in rows if row["split"] == "val"}
-
-    quarter = held_out(source, 0.25)
-    assert 30 <= len(quarter) <= 70
-    assert quarter < held_out(source, 0.5)
-    assert held_out(source, 0.0) == set()
-    # Other names and ids, same contents: same share. No ground truth: nothing to hold out.
-    for name in names:
-        (tmp_path / "images" / name).rename(tmp_path / "images" / f"n{name}")
-    coco(tmp_path / "i.json", [f"n{name}" for name in names], height=2, width=2, first_id=900)
-    assert held_out(source, 0.25) == quarter
-    assert held_out(ImageSource(str(tmp_path / "images")), 0.25) == set()
-
-
 def test_sources_from_two_settings(tmp_path):
     instances = coco(tmp_path / "i.json", ["a.png"])
     panoptic = coco(
@@ -504,10 +358,3 @@ def test_progress_ends_at_the_last_file(tmp_path):
     progress = []
     scan(tmp_path, on_progress=progress.append)
     assert progress == ["read 5 of 5 files"]
-
-
-def test_photographs_in_tar_shards(test_data):
-    shard = test_data / "data" / "photos112" / "photos-002.tar"
-    result = scan(shard)
-    assert result.rejected.num_rows == 0
-    assert min(result.images["height"].to_pylist() + result.images["width"].to_pylist()) == 112

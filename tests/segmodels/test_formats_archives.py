@@ -1,0 +1,149 @@
+"""Images in tar shards: found, numbered, and what is wrong with an archive."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segmodels.formats.decode import read_image
+from segmodels.formats.errors import InputError, RejectReason
+from segmodels.formats.sources import ImageSource, scan_sources
+
+
+def picture(seed, height=6, width=8):
+    """A file content of its own for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def put(root, **files):
+    """Write contents under names in which "__" is a slash and the last "_" the dot."""
+    for name, content in files.items():
+        path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+def pack(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def coco(path, names, *, height=6, width=8, first_id=1, **extra):
+    images = [
+        {"id": first_id + index, "file_name": name, "height": height, "width": width}
+        for index, name in enumerate(names)
+    ]
+    categories = [{"id": 1, "name": "cat", "isthing": 1}]
+    document = {"images": images, "annotations": [], "categories": categories} | extra
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def scan(*sources, **options):
+    chosen = [one if isinstance(one, ImageSource) else ImageSource(str(one)) for one in sources]
+    return scan_sources(chosen, **options)
+
+
+def paths(result):
+    return result.images["path"].to_pylist()
+
+
+def reasons(result):
+    return dict(
+        zip(result.rejected["path"].to_pylist(), result.rejected["reason"].to_pylist(), strict=True)
+    )
+
+
+def test_tar_shards_alone_and_in_a_folder(tmp_path):
+    pack(tmp_path / "s1.tar", [("./b/y.png", picture(1)), ("x.png", picture(2))])
+    (tmp_path / "deep").mkdir()
+    pack(tmp_path / "deep" / "s2.tar", [("x.png", picture(3))])
+    put(tmp_path, loose_png=picture(4))
+
+    result = scan(tmp_path)
+
+    rows = result.images.to_pylist()
+    assert [(row["source"], row["path"]) for row in rows] == [
+        (str(tmp_path / "deep" / "s2.tar"), "x.png"),
+        (str(tmp_path), "loose.png"),
+        (str(tmp_path / "s1.tar"), "b/y.png"),
+        (str(tmp_path / "s1.tar"), "x.png"),
+    ]
+    for row in rows:
+        assert read_image(row["source"], row["path"]).shape == (6, 8, 3)
+    alone = scan(tmp_path / "s1.tar").images
+    assert alone["path"].to_pylist() == ["b/y.png", "x.png"]
+    # An archive given by itself numbers its images as within its folder.
+    assert alone["image_id"].to_pylist() == [row["image_id"] for row in rows[2:]]
+
+
+def test_odd_archives(tmp_path):
+    path = pack(
+        tmp_path / "s.tar",
+        [("a.png", picture(1)), ("a.png", picture(2)), ("note.json", b"{}"), ("z.png", picture(3))],
+    )
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    result = scan(path)
+    assert paths(result) == ["a.png", "z.png"]
+    np.testing.assert_array_equal(
+        read_image(path, "a.png"), np.asarray(Image.open(io.BytesIO(picture(2))))
+    )
+    assert reasons(result) == {
+        "a.png": RejectReason.REPLACED_MEMBER,
+        "link.png": RejectReason.UNREADABLE_FILE,
+        "note.json": RejectReason.NOT_AN_IMAGE,
+    }
+
+    path.write_bytes(path.read_bytes()[: 3 * 512])
+    with pytest.raises(InputError, match="none of the"):
+        scan(path)
+    pack(path, [("../a.png", picture(1))])
+    with pytest.raises(InputError, match="does not lie within the image root"):
+        scan(path)
+    (tmp_path / "t.tar").write_bytes(b"no archive at all" * 100)
+    with pytest.raises(InputError, match="not an uncompressed tar"):
+        scan(tmp_path / "t.tar")
+
+
+def test_an_archive_that_ends_early_gives_what_it_has(tmp_path):
+    path = pack(tmp_path / "s.tar", [(f"{index}.png", picture(index)) for index in range(3)])
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1]
+    path.write_bytes(path.read_bytes()[: last.offset_data + last.size // 2])
+    result = scan(path)
+    assert paths(result) == ["0.png", "1.png"]
+    assert reasons(result) == {
+        "(end of the archive)": RejectReason.TRUNCATED,
+        "2.png": RejectReason.TRUNCATED,
+    }
+
+
+def test_a_json_finds_its_images_in_archives(tmp_path):
+    pack(tmp_path / "s1.tar", [("./a.png", picture(1))])
+    pack(tmp_path / "s2.tar", [("b.png", picture(2)), ("a2.png", picture(3))])
+    path = coco(tmp_path / "i.json", ["a.png", "b.png"])
+    assert paths(scan(ImageSource(str(tmp_path), instances_json=path))) == ["a.png", "b.png"]
+    pack(tmp_path / "s2.tar", [("b.png", picture(2)), ("a.png", picture(3))])
+    with pytest.raises(InputError, match="keep one of them"):
+        scan(ImageSource(str(tmp_path), instances_json=path))
+
+
+def test_photographs_in_tar_shards(test_data):
+    shard = test_data / "data" / "photos112" / "photos-002.tar"
+    result = scan(shard)
+    assert result.rejected.num_rows == 0
+    assert min(result.images["height"].to_pylist() + result.images["width"].to_pylist()) == 112
