@@ -61,7 +61,7 @@ def _repaint(rgb: np.ndarray, hue: float) -> np.ndarray:
     paint = np.clip((red - others - 0.12) / 0.2, 0, 1)[..., None]
     pure = np.asarray(colorsys.hsv_to_rgb(hue, 1.0, 1.0), np.float32)
     painted = others[..., None] + (red - others)[..., None] * pure
-    return (1 - paint) * rgb + paint * painted
+    return np.asarray((1 - paint) * rgb + paint * painted)
 
 
 @cache

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -143,7 +143,10 @@ def _write_split(
 ) -> None:
     images = folder / split
     images.mkdir(parents=True)
-    image_rows, mask_rows, category_ids, names = [], [], [], []
+    image_rows: list[dict[str, Any]] = []
+    mask_rows: list[dict[str, Any]] = []
+    category_ids: list[int] = []
+    names: list[str] = []
     with PanopticWriter(
         folder / f"panoptic_{split}.json", folder / f"panoptic_{split}", categories()
     ) as panoptic:
@@ -172,7 +175,7 @@ def _write_split(
                 names.append(thing.exemplar)
             segment_map, segments = panoptic_truth(scene)
             panoptic.add(image_id, file_name, segment_map, segments)
-            if on_progress and (number + 1) % 25 == 0:
+            if on_progress and (number + 1) % 10 == 0:
                 on_progress(
                     f"composed {number + 1} of {count} {split} scenes of the embedded sample"
                 )
@@ -191,7 +194,7 @@ def _write_split(
 def panoptic_truth(scene: Scene) -> tuple[np.ndarray, list[Segment]]:
     """Return the segment map (H, W) int32 of a scene and its segments: things first, then stuff, ids from 1."""
     segment_map = np.zeros(scene.stuff.shape, np.int32)
-    segments = []
+    segments: list[Segment] = []
     for thing in scene.things:
         segments.append(Segment(len(segments) + 1, 1 + THINGS.index(thing.category)))
         segment_map[thing.mask] = segments[-1].id

@@ -134,7 +134,7 @@ def _edge(level: float, unevenness: float, width: int, rng: np.random.Generator)
     """Return the row of a nearly level edge in each column (W,)."""
     bumps = fractal_noise(rng, (1, width), (1.0, 80.0), octaves=4)[0]
     tilt = np.linspace(-1, 1, width) * rng.uniform(-0.02, 0.02) * width
-    return level + tilt + unevenness * bumps
+    return np.asarray(level + tilt + unevenness * bumps)
 
 
 def _between_edges(edges: list[np.ndarray], shape: tuple[int, int]) -> list[np.ndarray]:

@@ -64,9 +64,8 @@ def photographic(
     """Return the photograph's own colours, multiplied by gain, as a surface."""
 
     def paint(uv: np.ndarray) -> np.ndarray:
-        return texture(name, split).sample(uv[:, 0] * texels, uv[:, 1] * texels, 2.0) * np.asarray(
-            gain
-        )
+        colours = texture(name, split).sample(uv[:, 0] * texels, uv[:, 1] * texels, 2.0)
+        return np.asarray(colours * np.asarray(gain))
 
     return Material(paint, gloss)
 

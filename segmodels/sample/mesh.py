@@ -158,7 +158,7 @@ def rotation(*, turn: float = 0.0, pitch: float = 0.0, lean: float = 0.0) -> np.
     about_y = np.array([[np.cos(t), 0, np.sin(t)], [0, 1, 0], [-np.sin(t), 0, np.cos(t)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
     about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    return about_z @ about_x @ about_y
+    return np.asarray(about_z @ about_x @ about_y)
 
 
 def _sheet(vertices: np.ndarray, normals: np.ndarray, uv: np.ndarray, material: int) -> Mesh:

@@ -76,4 +76,5 @@ def _coverage(outline: Outline, left: int, top: int, width: int, height: int) ->
                 fill=value,
             )
     fine = np.asarray(canvas, dtype=np.float32) / 255.0
-    return fine.reshape(height, factor, width, factor).mean(axis=(1, 3)).astype(np.float32)
+    coverage = fine.reshape(height, factor, width, factor).mean(axis=(1, 3))
+    return np.asarray(coverage, dtype=np.float32)

@@ -30,8 +30,7 @@ def photograph(name: str) -> np.ndarray:
     path = FOLDER / name
     if not path.is_file():
         raise MissingPhotographError(
-            f"scikit-image {skimage.__version__} has no {name} in its data folder; "
-            "install scikit-image as named in constraints.txt"
+            f"{FOLDER} has no {name}; install scikit-image as named in constraints.txt"
         )
     with Image.open(path) as opened:
         image: Image.Image = opened

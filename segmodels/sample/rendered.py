@@ -103,7 +103,7 @@ def cup(name: str, split: Split, number: int, rng: np.random.Generator) -> Exemp
     outside = solids.revolve(
         np.concatenate([bottom, np.stack([radius, height * rise + 0.02], axis=1)]), 0
     )
-    wall = 0.08
+    wall = 0.11
     down = np.linspace(1, 0.75, 8)
     inner_radius = foot + (rim - foot) * down + bulge * np.sin(np.pi * down) - wall
     lip = np.array([[rim, height + 0.02], [rim - wall / 2, height + 0.05]])
@@ -114,10 +114,9 @@ def cup(name: str, split: Split, number: int, rng: np.random.Generator) -> Exemp
     coffee = solids.revolve(np.array([[inner_radius[-1] + 0.02, level], [0.0, level]]), 2)
     reach, spread = rng.uniform(0.38, 0.55), rng.uniform(0.3, 0.42) * height
     arc = np.linspace(-np.pi / 2, np.pi / 2, 18)
-    middle = float(radius[len(radius) // 2])
-    ring = np.stack(
-        [middle - 0.08 + reach * np.cos(arc), height * 0.52 + spread * np.sin(arc), 0 * arc], axis=1
-    )
+    ends = height * 0.52 + spread * np.sin(arc)
+    surface = np.interp(ends, height * rise + 0.02, radius)
+    ring = np.stack([surface - 0.01 + reach * np.cos(arc), ends, 0 * arc], axis=1)
     glaze = hsv(
         0.55 + _GOLDEN * number + rng.uniform(-0.05, 0.05),
         rng.uniform(0.55, 0.9),

@@ -64,7 +64,7 @@ class _Standing:
 
     @property
     def base(self) -> int:
-        return self.top + self.sprite.alpha.shape[0]
+        return self.top + len(self.sprite.alpha)
 
 
 def compose(
@@ -237,4 +237,5 @@ def _photograph(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     vignette = 1 - rng.uniform(0, 0.14) * (x**2 + y**2)[..., None]
     soft = ndimage.gaussian_filter(canvas, (0.4, 0.4, 0))
     noise = rng.standard_normal(canvas.shape) * rng.uniform(0.004, 0.012)
-    return (np.clip(soft * gain * vignette + noise, 0, 1) * 255 + 0.5).astype(np.uint8)
+    levels = np.clip(soft * gain * vignette + noise, 0, 1) * 255
+    return np.asarray(levels + 0.5, dtype=np.uint8)

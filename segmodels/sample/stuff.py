@@ -88,12 +88,12 @@ def _scattered(name: str, plane: Plane, split: Split, rng: np.random.Generator) 
     v = plane.u * np.sin(angle) + plane.v * np.cos(angle) + 113
     second = source.sample(u, v, plane.footprint)[..., 0]
     share = np.clip(0.5 + 4 * fractal_noise(rng, plane.shape, (45.0, 60.0), octaves=3), 0, 1)
-    return (1 - share) * first + share * second
+    return np.asarray((1 - share) * first + share * second)
 
 
 def _mottled(rgb: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     patches = fractal_noise(rng, (rgb.shape[0], rgb.shape[1]), (70.0, 90.0), octaves=3)
-    return rgb * (1 + strength * np.clip(patches, -2, 2))[..., None]
+    return np.asarray(rgb * (1 + strength * np.clip(patches, -2, 2))[..., None])
 
 
 def _brick(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
@@ -133,7 +133,7 @@ def _sky(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
     blue = (1 - fall) * top + fall * low
     clouds = fractal_noise(rng, (height, width), (45.0, 110.0), octaves=5)
     cover = np.clip((clouds - rng.uniform(0.0, 0.9)) / 1.4, 0, 0.9)[..., None]
-    return ((1 - cover) * blue + cover * np.array([0.97, 0.97, 0.98])).astype(np.float32)
+    return np.asarray((1 - cover) * blue + cover * 0.97, dtype=np.float32)
 
 
 def _water(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:

@@ -126,7 +126,7 @@ def fractal_noise(
         )
         rows = _spline(grid, shape[0], size[0])
         total += 0.5**octave * _spline(rows.T, shape[1], size[1]).T
-    return (total - total.mean()) / max(float(total.std()), 1e-6)
+    return np.asarray((total - total.mean()) / max(float(total.std()), 1e-6))
 
 
 def _spline(grid: np.ndarray, length: int, cell: float) -> np.ndarray:
