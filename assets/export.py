@@ -25,7 +25,7 @@ def export_clustering(store: Store, clustering: str, destination: Path) -> list[
     found = {name: version for name, version in versions.items() if version is not None}
     if not found:
         raise dg.Failure(
-            f"dataset {store.dataset!r} has no results for {clustering}: run the job u2seg with "
+            f"dataset {store.dataset.name!r} has no results for {clustering}: run the job u2seg with "
             f"that key first"
         )
     temporary = destination.with_name(f".tmp-{destination.name}")

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -23,6 +23,9 @@ from assets.partitions import require_clustering_if_partitioned
 from assets.stage_run import materialise, result
 from assets.store import Store, Version, digest_of, write_atomically
 from segmodels.formats.arrow import read_table, write_table
+
+if TYPE_CHECKING:
+    from segmodels.formats.ground_truth import GroundTruth
 
 CODE_VERSION = "1"
 SAMPLE_TRAIN, SAMPLE_VAL = 72, 28
@@ -193,6 +196,36 @@ def _scan(
         "train": splits.count("train"),
         "val": splits.count("val"),
     }
+
+
+@dataclass(frozen=True)
+class DatasetSources:
+    """The sources of a dataset, and how its ground truth is read."""
+
+    sources: tuple[ImageSource, ...]
+    stuff_grouping: str
+    merge_stuff_segments: bool
+
+    def ground_truth(self, table: pa.Table) -> "GroundTruth | None":
+        """Ground truth of these images, None where none of them has any."""
+        from segmodels.formats.ground_truth import load_ground_truth
+
+        if not any(source.annotated for source in self.sources):
+            return None
+        truth = load_ground_truth(
+            self.sources,
+            table,
+            stuff_grouping=self.stuff_grouping,
+            merge_stuff_segments=self.merge_stuff_segments,
+        )
+        return truth if truth.instance_image_ids or truth.panoptic_image_ids else None
+
+
+def dataset_sources(version: Version) -> DatasetSources:
+    """The sources that a version of this stage was read from."""
+    record = json.loads((version.folder / "dataset.json").read_text())
+    record["sources"] = tuple(ImageSource(**source) for source in record["sources"])
+    return DatasetSources(**record)
 
 
 def read_images(version: Version) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -67,6 +68,26 @@ def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValu
         categories = {cluster + 1: (cluster + 1, False) for cluster in clusters}
         tiles.append(overlay_panoptic(_read(row), segment_map, categories))
         captions.append(f"{len(clusters)} stuff clusters")
+    return picture(contact_sheet(tiles, captions))
+
+
+def label_sheet(images: pa.Table, labels_folder: Path) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images with their merged pseudo labels: vivid things, muted stuff."""
+    from segmodels.evaluation.pictures import contact_sheet, overlay_panoptic
+    from segmodels.formats.panoptic import read_panoptic
+
+    labels = read_panoptic(labels_folder / "panoptic.json")
+    things = {number for number, category in labels.categories.items() if category.isthing}
+    labelled = images.filter(pa.compute.is_in(images["image_id"], pa.array(labels.image_ids)))
+    tiles, captions = [], []
+    for row in spread(labelled, SHEET_IMAGES).to_pylist():
+        segments = {
+            segment.id: (segment.category_id, segment.category_id in things)
+            for segment in labels.segments(row["image_id"])
+        }
+        segment_map = labels.segment_map(row["image_id"])
+        tiles.append(overlay_panoptic(_read(row), segment_map, segments))
+        captions.append(f"{len(segments)} segments")
     return picture(contact_sheet(tiles, captions))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from segmodels.device import resolve_device
-from segmodels.u2seg.settings import TrainSettings
+from segmodels.u2seg.detector_settings import TrainSettings
 from segmodels.u2seg.training import train_segmenter
 
 

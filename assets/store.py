@@ -152,13 +152,19 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+class Dataset(dg.ConfigurableResource):
+    """The dataset that a run works on; a resource of its own, so that a run config names it alone."""
+
+    name: str
+
+
 class Store(dg.ConfigurableResource):
-    """The root folder of all results and the dataset that this run works on."""
+    """The root folder of all results."""
 
     root: str
-    dataset: str
+    dataset: dg.ResourceDependency[Dataset]
 
     def stage(self, name: str, partition: str | None = None) -> StageFolder:
         """The folder of a stage, of one clustering where the stage is partitioned."""
-        path = Path(self.root).expanduser().resolve() / self.dataset / name
-        return StageFolder(name, self.dataset, path / partition if partition else path)
+        path = Path(self.root).expanduser().resolve() / self.dataset.name / name
+        return StageFolder(name, self.dataset.name, path / partition if partition else path)

@@ -12,7 +12,7 @@ from assets.metadata import curve
 from assets.partitions import CLUSTERINGS, clustering_of
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of, write_atomically
-from segmodels.u2seg.settings import TrainSettings
+from segmodels.u2seg.detector_settings import TrainSettings
 
 CODE_VERSION = "1"
 TrainConfig = config_for(

@@ -9,7 +9,7 @@ from assets.images import InputPaths, images
 from assets.labels import pseudo_labels
 from assets.masks import cutler_masks, maskcut_masks, thing_masks
 from assets.sharding import ShardRunner
-from assets.store import Store
+from assets.store import Dataset, Store
 from assets.stuff import stuff_features, stuff_model, stuff_segments
 from assets.training import TrainerLauncher, segmenter
 from pipelines.jobs import JOBS
@@ -18,6 +18,7 @@ from pipelines.sensors import new_images
 from pipelines.settings import ROOT, read_settings
 
 settings = read_settings()
+dataset = Dataset(name=settings.dataset)
 
 if not settings.dagster_home:
     dg.get_dagster_logger().warning(
@@ -45,7 +46,8 @@ defs = dg.Definitions(
     schedules=[nightly_recluster],
     sensors=[new_images],
     resources={
-        "store": Store(root=str(settings.store), dataset=settings.dataset),
+        "dataset": dataset,
+        "store": Store(root=str(settings.store), dataset=dataset),
         "inputs": InputPaths(images=settings.images, annotations=settings.annotations),
         "weights": Weights(cache_folder=str(settings.backbone_cache)),
         "shards": ShardRunner(engine=settings.engine),

@@ -15,7 +15,7 @@ def new_images(context: dg.SensorEvaluationContext, store: Store) -> dg.RunReque
     sources = [ImageSource(**source) for source in remembered.get("sources", ())]
     if not sources:
         return dg.SkipReason(
-            f"dataset {store.dataset!r} has no image folders yet: materialise images once"
+            f"dataset {store.dataset.name!r} has no image folders yet: materialise images once"
         )
     try:
         fingerprint = fingerprint_sources(sources)

@@ -16,7 +16,8 @@ class Settings:
         dataset: name of the dataset where the run config names none (EXNIHILO_DATASET, default
             the name of the image folder, else "sample").
         images: folder, tar or folder of tars (EXNIHILO_IMAGES), "" when unset.
-        annotations: COCO json, several joined by ":" , or their folder (EXNIHILO_ANNOTATIONS).
+        annotations: COCO json, or the instance and the panoptic one joined by ":"
+            (EXNIHILO_ANNOTATIONS).
         backbone_cache: folder of downloaded weights (EXNIHILO_CACHE).
         engine: how shards are computed (EXNIHILO_ENGINE): serial or processes.
         recluster_counts: counts that the nightly schedule goes through (EXNIHILO_COUNTS).

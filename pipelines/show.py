@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from assets.store import MissingStageError, Store
+from assets.store import Dataset, MissingStageError, Store
 from pipelines.settings import read_settings
 
 
@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--clustering", required=True, help="clustering key, for example k0300")
     parser.add_argument("--dataset", default=settings.dataset, help="default: %(default)s")
     arguments = parser.parse_args()
-    store = Store(root=str(settings.store), dataset=arguments.dataset)
+    store = Store(root=str(settings.store), dataset=Dataset(name=arguments.dataset))
     try:
         version = store.stage("evaluation", arguments.clustering).require()
     except MissingStageError as error:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segmodels.evaluation.average_precision import mask_results
 from segmodels.evaluation.evaluate import class_agnostic_ap
@@ -20,7 +21,7 @@ def add_maskcut_baseline(
         ground_truth: true instances.
         images: the scored images (IMAGES_SCHEMA).
     """
-    own = discovered.filter(pa.compute.is_in(discovered["image_id"], images["image_id"]))
+    own = discovered.filter(pc.is_in(discovered["image_id"], images["image_id"]))
     scores = class_agnostic_ap(mask_results(own), ground_truth, images)
     if scores:
         metrics["maskcut_baseline"] = scores

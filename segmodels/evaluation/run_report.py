@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segmodels.evaluation.cluster_sheets import ClusterMember, largest_clusters
 from segmodels.evaluation.evaluate import EvaluationResult
@@ -169,7 +170,7 @@ def _image(rows: Mapping[int, Mapping[str, Any]], image_id: int) -> Picture:
 def _examples(places: RunPlaces) -> Iterator[PictureRow]:
     for row in shown_rows(places.images)[:4]:
         own = places.discovered.filter(
-            pa.compute.equal(places.discovered["image_id"], row["image_id"])
+            pc.equal(places.discovered["image_id"], row["image_id"])
         )
         image = read_image(row["source"], row["path"])
         drawn = overlay_masks(image, decode_masks(own)) if own.num_rows else image

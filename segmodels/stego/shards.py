@@ -61,7 +61,7 @@ class StoredViews:
         groups = [zarr.open_group(folder / "views.zarr", mode="r") for folder in folders]
         self._tokens = [group["tokens"] for group in groups]
         self._means = [group["means"] for group in groups]
-        self._starts = np.cumsum([0, *(len(tokens) * NUM_VIEWS for tokens in self._tokens)])
+        self._starts = np.cumsum([0, *(tokens.shape[0] * NUM_VIEWS for tokens in self._tokens)])
         self.shape = (int(self._starts[-1]), *self._tokens[0].shape[2:])
 
     def __getitem__(self, view: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Settings of training and prediction; what is left out is taken from the configuration file."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,6 +110,32 @@ class PredictionSettings:
         if self.stuff_area_short_side is None:
             return float(self.stuff_min_area)
         return self.stuff_min_area * (min(height, width) / self.stuff_area_short_side) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionChoices:
+    """Prediction settings as a user gives them; None keeps the training configuration's.
+
+    Attributes:
+        short_side: short side of the network's input in px.
+        score_threshold: lowest score of an instance in the results.
+        max_detections: most instances an image.
+        instance_confidence: lowest score of an instance in the panoptic map.
+        overlap: an instance goes when better ones cover more than this share of it.
+        stuff_min_area: smallest stuff segment in px.
+    """
+
+    short_side: int | None = None
+    score_threshold: float | None = None
+    max_detections: int | None = None
+    instance_confidence: float | None = None
+    overlap: float | None = None
+    stuff_min_area: int | None = None
+
+    def over(self, defaults: PredictionSettings) -> PredictionSettings:
+        """The defaults, overridden by what was chosen."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(defaults, **given)
 
 
 def _known_fields(cls: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,13 @@ class Segmenter:
         return ImagePrediction(instances, labels.cpu().numpy())
 
 
+def configured_settings(work_dir: str | Path) -> PredictionSettings:
+    """The prediction settings of the configuration that a segmenter was trained with."""
+    from mmengine.config import Config
+
+    return PredictionSettings(**Config.fromfile(Path(work_dir) / CONFIG_FILE).prediction)
+
+
 def predict_panoptic(
     images: str | Path | pa.Table,
     work_dir: str | Path,

@@ -139,6 +139,17 @@ def run_training(
     return progress.last_losses
 
 
+def read_scalars(work_dir: str | Path) -> list[dict[str, float]]:
+    """The losses that a finished or interrupted run has logged, by rising iteration."""
+    by_step: dict[int, dict[str, float]] = {}
+    for file in sorted(Path(work_dir).glob("**/vis_data/scalars.json")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if "loss" in record:
+                by_step[record["step"]] = record
+    return [by_step[step] for step in sorted(by_step)]
+
+
 def last_checkpoint(work_dir: str | Path) -> Path | None:
     """The newest whole checkpoint of a work directory, also when the directory was moved."""
     pointer = Path(work_dir) / "last_checkpoint"

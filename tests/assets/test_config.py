@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from assets.config import config_for, remember, resolve_settings
-from assets.store import Store
+from assets.store import Dataset, Store
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ ThingConfig = config_for(ThingSettings, size="Side of the square, px.")
 
 @pytest.fixture
 def stage(tmp_path):
-    return Store(root=str(tmp_path), dataset="birds").stage("things")
+    return Store(root=str(tmp_path), dataset=Dataset(name="birds")).stage("things")
 
 
 def test_defaults_come_from_the_dataclass(stage):
@@ -47,7 +47,7 @@ def test_a_run_names_only_what_it_changes(stage):
 
 def test_a_stage_remembers_its_settings_for_every_partition(stage, tmp_path):
     remember(stage, ThingSettings(size=240, sides=(64,)))
-    partition = Store(root=str(tmp_path), dataset="birds").stage("things", "k0030")
+    partition = Store(root=str(tmp_path), dataset=Dataset(name="birds")).stage("things", "k0030")
     settings = resolve_settings(ThingConfig(tau=0.3), ThingSettings, partition)
     assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
-from assets.store import Store, digest_of
+from assets.store import Dataset, Store, digest_of
 
 
 def square(number: int, folder: Path) -> dict[str, float]:
@@ -36,7 +36,7 @@ def run(stage, numbers, engine="serial"):
 
 @pytest.fixture
 def stage(tmp_path):
-    return Store(root=str(tmp_path), dataset="numbers").stage("squares")
+    return Store(root=str(tmp_path), dataset=Dataset(name="numbers")).stage("squares")
 
 
 def contents(version):
@@ -83,7 +83,7 @@ def test_a_failure_keeps_what_was_finished_before_it(stage):
 
 def test_worker_processes_give_the_same_result(stage, tmp_path):
     serial, _, _ = run(stage, [2, 3, 4])
-    other = Store(root=str(tmp_path / "other"), dataset="numbers").stage("squares")
+    other = Store(root=str(tmp_path / "other"), dataset=Dataset(name="numbers")).stage("squares")
     parallel, computed, _ = run(other, [2, 3, 4], engine="processes")
     assert computed == 3
     assert contents(parallel) == contents(serial)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from assets.store import MissingStageError, Store, digest_of, write_atomically
+from assets.store import Dataset, MissingStageError, Store, digest_of, write_atomically
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Point:
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(root=str(tmp_path), dataset="birds")
+    return Store(root=str(tmp_path), dataset=Dataset(name="birds"))
 
 
 def publish(stage, digest, text):
@@ -80,7 +80,7 @@ def test_an_interrupted_resumable_version_is_found_again(store):
 def test_partitions_and_datasets_lie_side_by_side(store, tmp_path):
     publish(store.stage("clusters", "k0030"), "aaaa", "30")
     publish(store.stage("clusters", "k0060"), "aaaa", "60")
-    other = Store(root=str(tmp_path), dataset="cars")
+    other = Store(root=str(tmp_path), dataset=Dataset(name="cars"))
     assert other.stage("clusters", "k0030").current() is None
     texts = [
         (store.stage("clusters", key).require().folder / "answer.txt").read_text()

@@ -1,0 +1,142 @@
+"""Draw docs/images/graph.svg (assets and partitions) and rooms.svg from the code itself.
+
+Run it after a change of the graph:  python docs/draw.py
+"""
+
+from html import escape
+from pathlib import Path
+
+from pipelines.definitions import defs
+
+IMAGES = Path(__file__).parent / "images"
+COLOURS = {
+    "data": "#7c6f64",
+    "features": "#3b7a9e",
+    "masks": "#b5562c",
+    "clusters": "#7a4f9a",
+    "stuff": "#4b8b3b",
+    "labels": "#b08a1a",
+    "model": "#a33b5c",
+    "evaluation": "#2f6f6f",
+}
+BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 158, 40, 196, 62, 24
+STYLE = (
+    "<style>text{font:13px system-ui,sans-serif;fill:#fff;text-anchor:middle}"
+    ".note{fill:#555;font-size:12px;text-anchor:start}.line{stroke:#888;fill:none}</style>"
+    '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+    'orient="auto"><path d="M0 0L8 4L0 8z" fill="#888"/></marker>'
+)
+
+
+def layers(parents: dict[str, set[str]]) -> dict[str, int]:
+    """Column of each asset: one more than the furthest of its parents."""
+    depth: dict[str, int] = {}
+
+    def of(name: str) -> int:
+        if name not in depth:
+            depth[name] = 1 + max((of(parent) for parent in parents[name]), default=-1)
+        return depth[name]
+
+    for name in parents:
+        of(name)
+    return depth
+
+
+def reduced(parents: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Drop the edges that follow from others, so that the picture shows the flow."""
+
+    def ancestors(name: str) -> set[str]:
+        return set(parents[name]).union(*(ancestors(parent) for parent in parents[name]))
+
+    return {
+        name: {p for p in own if not any(p in ancestors(q) for q in own if q != p)}
+        for name, own in parents.items()
+    }
+
+
+def graph_svg() -> str:
+    """The asset graph; a double edge marks the assets with one partition a clustering."""
+    graph = defs.resolve_asset_graph()
+    nodes = {key.to_user_string(): graph.get(key) for key in graph.materializable_asset_keys}
+    parents = {
+        name: {key.to_user_string() for key in node.parent_keys} for name, node in nodes.items()
+    }
+    depth = layers(parents)
+    rows: dict[int, list[str]] = {}
+    for name in sorted(depth, key=lambda name: (depth[name], nodes[name].group_name, name)):
+        rows.setdefault(depth[name], []).append(name)
+    tallest = max(map(len, rows.values()))
+    place = {
+        name: (
+            MARGIN + column * STEP_X,
+            MARGIN + (row + (tallest - len(names)) / 2) * STEP_Y,
+        )
+        for column, names in rows.items()
+        for row, name in enumerate(names)
+    }
+    parts = []
+    for name, own in reduced(parents).items():
+        x, y = place[name]
+        for parent in sorted(own):
+            px, py = place[parent][0] + BOX_WIDTH, place[parent][1] + BOX_HEIGHT / 2
+            bend = max(30.0, (x - px) / 2)
+            parts.append(
+                f'<path class="line" marker-end="url(#tip)" d="M{px:g} {py:g}C{px + bend:g} {py:g}'
+                f' {x - bend:g} {y + BOX_HEIGHT / 2:g} {x:g} {y + BOX_HEIGHT / 2:g}"/>'
+            )
+    for name, (x, y) in place.items():
+        parts.append(_box(name, x, y, COLOURS[nodes[name].group_name], nodes[name].partitions_def))
+    width = 2 * MARGIN + STEP_X * max(rows) + BOX_WIDTH
+    height = 2 * MARGIN + STEP_Y * (tallest - 1) + BOX_HEIGHT + 20
+    note = "double outline: one partition a clustering key (k0300, k0800, ...)"
+    parts.append(f'<text class="note" x="{MARGIN}" y="{height - 10:g}">{note}</text>')
+    return _svg(width, height, parts)
+
+
+def rooms_svg() -> str:
+    """The four rooms and the one way that imports run."""
+    rooms = [
+        ("pipelines", "what runs when: jobs, schedules, run configs", "#2f6f6f"),
+        ("assets", "one thin file a stage: store, shards, previews", "#3b7a9e"),
+        ("segmodels", "models, training, evaluation, file formats", "#b5562c"),
+        ("kernels", "numerics on arrays: ncut, CRF, k-means, PQ", "#7a4f9a"),
+    ]
+    parts = []
+    for row, (name, text, colour) in enumerate(rooms):
+        y = MARGIN + row * 76
+        parts.append(_box(name, MARGIN, y, colour, None))
+        parts.append(
+            f'<text class="note" x="{MARGIN + BOX_WIDTH + 16}" y="{y + 25}">{text}</text>'
+        )
+        if row:
+            x = MARGIN + BOX_WIDTH / 2
+            parts.append(
+                f'<path class="line" marker-end="url(#tip)" d="M{x:g} {y - 36}L{x:g} {y}"/>'
+            )
+    return _svg(560, 2 * MARGIN + 3 * 76 + BOX_HEIGHT, parts)
+
+
+def _box(name: str, x: float, y: float, colour: str, partitioned: object) -> str:
+    outer = (
+        f'<rect x="{x - 4:g}" y="{y - 4:g}" width="{BOX_WIDTH + 8}" height="{BOX_HEIGHT + 8}" '
+        f'rx="9" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+    )
+    return (
+        f'{outer if partitioned else ""}<rect x="{x:g}" y="{y:g}" width="{BOX_WIDTH}" '
+        f'height="{BOX_HEIGHT}" rx="6" fill="{colour}"/><text x="{x + BOX_WIDTH / 2:g}" '
+        f'y="{y + 25:g}">{escape(name)}</text>'
+    )
+
+
+def _svg(width: float, height: float, parts: list[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
+        f'width="{width:g}" height="{height:g}"><rect width="100%" height="100%" fill="#fff"/>'
+        f"{STYLE}{''.join(parts)}</svg>\n"
+    )
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    (IMAGES / "graph.svg").write_text(graph_svg())
+    (IMAGES / "rooms.svg").write_text(rooms_svg())
