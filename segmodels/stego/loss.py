@@ -1,10 +1,12 @@
 """STEGO's correspondence loss (STEGO sec. 3.2; U2Seg eq. 2; details from its released code)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
+
+_Samples = tuple[torch.Tensor, torch.Tensor]
 
 Shift = Literal["fixed", "quantile"]
 Clamp = Literal["zero", "stabilised"]
@@ -76,19 +78,22 @@ def sample_at(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     return functional.grid_sample(maps, points, padding_mode="border", align_corners=True)
 
 
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Scale the vectors of a map (n, d, p, q) to length 1."""
+    return functional.normalize(vectors, dim=1)
+
+
 def correspondence(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Cosine of every position of one map with every position of another.
 
     Args:
-        source: (n, d, p, q).
-        target: (n, d, r, s).
+        source: (n, d, p, q), unit vectors.
+        target: (n, d, r, s), unit vectors.
 
     Returns:
         (n, p, q, r, s) in [-1, 1].
     """
-    return torch.einsum(
-        "ndpq,ndrs->npqrs", functional.normalize(source, dim=1), functional.normalize(target, dim=1)
-    )
+    return torch.einsum("ndpq,ndrs->npqrs", source, target)
 
 
 def centre_pointwise(correspondences: torch.Tensor) -> torch.Tensor:
@@ -119,8 +124,8 @@ def pair_loss(
     """Loss of one batch of image pairs: mean of -clamp(code cosine) * (feature cosine - b).
 
     Args:
-        features: source and target features (n, d, p, q), already sampled; take no gradient.
-        codes: source and target codes (n, c, p, q) at the same points.
+        features: unit source and target features (n, d, p, q), sampled; take no gradient.
+        codes: unit source and target codes (n, c, p, q) at the same points.
         term: this kind of pair.
         settings: clamp, centring and kind of shift.
 
@@ -164,35 +169,26 @@ def stego_loss(
         settings: terms and kind of loss.
         generator: source of points and pairings (on the CPU, so every device draws the same).
     """
-    own_features, neighbour_features = features
-    own_codes, neighbour_codes = codes
-    n, device = len(own_features), own_features.device
+    n, device = len(features[0]), features[0].device
     source_points = sample_points(n, settings.points, generator).to(device)
     target_points = sample_points(n, settings.points, generator).to(device)
-    source = sample_at(own_features, source_points), sample_at(own_codes, source_points)
 
-    def against(
-        target_features: torch.Tensor, target_codes: torch.Tensor, term: Term
-    ) -> torch.Tensor:
-        return pair_loss((source[0], target_features), (source[1], target_codes), term, settings)
-
-    same = against(*source, settings.same)
-    neighbour = against(
-        sample_at(neighbour_features, target_points),
-        sample_at(neighbour_codes, target_points),
-        settings.neighbour,
-    )
-    random_losses = []
-    for _ in range(settings.negatives):
-        partners = other_images(n, generator).to(device)
-        random_losses.append(
-            against(
-                sample_at(own_features[partners], target_points),
-                sample_at(own_codes[partners], target_points),
-                settings.random,
-            )
+    def sampled(which: int, points: torch.Tensor, images: Any = slice(None)) -> _Samples:
+        return unit(sample_at(features[which][images], points)), unit(
+            sample_at(codes[which][images], points)
         )
-    random = torch.stack(random_losses).mean()
+
+    def against(target: _Samples, term: Term) -> torch.Tensor:
+        return pair_loss((source[0], target[0]), (source[1], target[1]), term, settings)
+
+    source = sampled(0, source_points)
+    same = against(source, settings.same)
+    neighbour = against(sampled(1, target_points), settings.neighbour)
+    negatives = [
+        against(sampled(0, target_points, other_images(n, generator).to(device)), settings.random)
+        for _ in range(settings.negatives)
+    ]
+    random = torch.stack(negatives).mean()
     total = (
         settings.same.weight * same
         + settings.neighbour.weight * neighbour

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+import pyarrow.compute as pc
 
 from segmodels.formats.atomic import replacing
 from segmodels.formats.coco import write_instances
 from segmodels.formats.coco_json import Category
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, group_by_image, mask_row
-from segmodels.formats.panoptic import PanopticWriter
+from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
 from segmodels.stego.stuff_table import stuff_instance_id, stuff_map
 from segmodels.u2seg.labels import (
     SEMANTIC_VOID,
@@ -73,7 +73,8 @@ class LabelCounts:
         self.things_hidden += len(things.masks) - shown
         self.stuff_segments += len(merged.segments) - shown
         self.stuff_left_out += len(classes) - (len(merged.segments) - shown)
-        thing, void = np.count_nonzero(semantic == 0), np.count_nonzero(semantic == SEMANTIC_VOID)
+        thing = int(np.count_nonzero(semantic == 0))
+        void = int(np.count_nonzero(semantic == SEMANTIC_VOID))
         self.thing_pixels += thing
         self.void_pixels += void
         self.stuff_pixels += semantic.size - thing - void
@@ -111,29 +112,28 @@ def write_pseudo_labels(
         The fields of `LabelCounts`.
 
     Raises:
-        ValueError: a thing has no cluster, a cluster is out of range, a mask is not of its
+        ValueError: no image is left, a thing has no cluster, a cluster is out of range, a mask is not of its
             image's size, or S does not fit a byte.
     """
     if not 1 <= num_stuff <= MAX_STUFF:
         raise ValueError(f"num_stuff must be in [1, {MAX_STUFF}], got {num_stuff}")
     folder = Path(folder)
-    (folder / "semantic").mkdir(parents=True, exist_ok=True)
     things = with_clusters(
-        things.filter(pa.compute.is_in(things["image_id"], images["image_id"])), instance_clusters
+        things.filter(pc.is_in(things["image_id"], images["image_id"])), instance_clusters
     )
+    counts = LabelCounts()
     if not settings.keep_instance_free:
-        images = images.filter(pa.compute.is_in(images["image_id"], things["image_id"]))
+        with_things = images.filter(pc.is_in(images["image_id"], things["image_id"]))
+        counts.images_without_things = len(images) - len(with_things)
+        images = with_things
+    if len(images) == 0:
+        raise ValueError(
+            "no image has a thing mask, so there is nothing to label: loosen the filters of "
+            "thing_masks, or keep images without things (keep_instance_free)"
+        )
     categories = label_categories(num_clusters, num_stuff)
-    write_instances(
-        folder / "instances.json",
-        images,
-        things,
-        categories[:num_clusters],
-        category_ids=things["cluster_id"].to_numpy() + 1,
-    )
     things_of, stuff_of = group_by_image(things), group_by_image(stuff)
     no_things, no_stuff = things.slice(0, 0), stuff.slice(0, 0)
-    counts = LabelCounts()
     panoptic = PanopticWriter(folder / "panoptic.json", folder / "panoptic", categories)
     with _segment_file(folder / "segments.arrow") as write_segments:
         rows = images.select(["image_id", "path", "height", "width"]).to_pylist()
@@ -145,12 +145,19 @@ def write_pseudo_labels(
             merged = merge_image(scene, stuff_pixels, num_clusters, settings)
             panoptic.add(image_id, image["path"], merged.segment_map, merged.segments)
             semantic = semantic_map(merged, num_clusters)
-            _save_grey(semantic, folder / "semantic" / f"{image_id:012d}.png")
+            write_png(folder / "semantic" / png_name(image_id), semantic)
             write_segments(_segment_rows(image_id, merged, thing_rows, num_clusters))
             counts.add(scene, stuff_pixels, merged, semantic)
             if on_progress is not None and position % IMAGES_PER_REPORT == 0:
                 on_progress(f"pseudo labels: {position} of {len(rows)} images")
     panoptic.close()
+    write_instances(
+        folder / "instances.json",
+        images,
+        things,
+        categories[:num_clusters],
+        category_ids=things["cluster_id"].to_numpy() + 1,
+    )
     return asdict(counts)
 
 
@@ -235,8 +242,3 @@ def _segment_file(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], N
 
         yield write
         flush()
-
-
-def _save_grey(values: np.ndarray, path: Path) -> None:
-    """Write an 8-bit grey PNG (H, W) uint8."""
-    Image.fromarray(values).save(path, optimize=False)
