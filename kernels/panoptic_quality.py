@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 VOID = 0
 """Id of pixels that belong to no segment, in predicted and in true maps."""
 
+# Counting small ids by place is some ten times faster than sorting the pixels.
+_COUNTED_CODES = 1 << 20
+
 
 @dataclass(frozen=True)
 class PanopticScores:
@@ -181,7 +184,13 @@ def _overlap_table(
     if min(predicted_map.min(initial=0), true_map.min(initial=0)) < 0:
         raise ValueError("segment ids must not be negative")
     base = int(predicted_map.max(initial=0)) + 1
-    pairs, pixels = np.unique(true_map.astype(np.int64) * base + predicted_map, return_counts=True)
+    codes = true_map.astype(np.int64) * base + predicted_map
+    if (int(true_map.max(initial=0)) + 1) * base <= _COUNTED_CODES:
+        counts = np.bincount(codes.reshape(-1))
+        pairs = np.flatnonzero(counts)
+        pixels = counts[pairs]
+    else:
+        pairs, pixels = np.unique(codes, return_counts=True)
     rows = _positions(pairs // base, true_ids, "true")
     columns = _positions(pairs % base, predicted_ids, "predicted")
     table = np.zeros((1 + len(true_ids), 1 + len(predicted_ids)), np.int64)

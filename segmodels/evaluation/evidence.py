@@ -11,7 +11,8 @@ from segmodels.evaluation.cluster_statistics import ClusterStatistics, cluster_s
 from segmodels.evaluation.instance_mapping import Objects, add_instance_votes
 from segmodels.evaluation.predictions import Predictions
 from segmodels.evaluation.protocols import Protocol, in_mapping_half
-from segmodels.evaluation.semantic import class_numbers, pixel_confusion
+from segmodels.evaluation.segment_maps import NumberedSegments, number_segments, semantic_classes
+from segmodels.evaluation.semantic import pixel_confusion
 from segmodels.formats.ground_truth import GroundTruth
 
 Progress = Callable[[str], None]
@@ -145,15 +146,21 @@ def truth_rows(ground_truth: GroundTruth, image_id: int, size: tuple[int, int]) 
     ]
 
 
+def numbered_truth(ground_truth: GroundTruth, image_id: int) -> NumberedSegments:
+    """The true panoptic map of an image that has one."""
+    truth = ground_truth.panoptic(image_id)
+    if truth is None:
+        raise ValueError(f"image {image_id} has no panoptic map")
+    return number_segments(*truth)
+
+
 def _confusion(
     predictions: Predictions, ground_truth: GroundTruth, image_id: int, classes: Classes
 ) -> NDArray[np.int64]:
-    categories = ground_truth.semantic(image_id)
-    if categories is None:
-        raise ValueError(f"image {image_id} has no panoptic map")
+    truth = numbered_truth(ground_truth, image_id)
     return pixel_confusion(
         predictions.semantic_map(image_id),
-        class_numbers(categories, classes.thing_ids, classes.stuff_ids),
+        semantic_classes(truth, classes.thing_ids, classes.stuff_ids),
         predictions.num_stuff,
         len(classes.stuff_ids),
     )

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segmodels.evaluation.average_precision import Row
 from segmodels.formats.errors import InputError
-from segmodels.formats.panoptic import CocoPanoptic, png_name, read_panoptic
+from segmodels.formats.panoptic import CocoPanoptic, Segment, png_name, read_panoptic
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Predictions:
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error}); predict again") from error
 
-    def segments(self, image_id: int) -> tuple[NDArray[np.int32], dict[int, int]]:
+    def segments(self, image_id: int) -> tuple[NDArray[np.int32], list[Segment]]:
         """Panoptic prediction of one image.
 
         Returns:
-            (H, W) int32 segment ids, 0 = void; and the cluster of each segment, 1..K things, K+1..K+S stuff.
+            (H, W) int32 segment ids, 0 = void; and the segments, whose categories are clusters.
 
         Raises:
             InputError: the image was not predicted, or a category is not a cluster.
@@ -86,11 +86,11 @@ class Predictions:
                 f"{self.folder} has no panoptic map of image {image_id}; predict again"
             )
         top = self.num_things + self.num_stuff
-        clusters = {s.id: s.category_id for s in self.panoptic.segments(image_id)}
-        for cluster in clusters.values():
-            if not 1 <= cluster <= top:
+        segments = self.panoptic.segments(image_id)
+        for segment in segments:
+            if not 1 <= segment.category_id <= top:
                 raise InputError(
-                    f"{self.panoptic.json_path} holds category {cluster}, but there are {top} "
-                    "clusters; predict with the model of this clustering"
+                    f"{self.panoptic.json_path} holds category {segment.category_id}, but there "
+                    f"are {top} clusters; predict with the model of this clustering"
                 )
-        return self.panoptic.segment_map(image_id), clusters
+        return self.panoptic.segment_map(image_id), segments

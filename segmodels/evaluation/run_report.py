@@ -85,14 +85,14 @@ def comparisons(places: RunPlaces, mapping: pa.Table) -> Iterator[PictureRow]:
     classes = {} if truth is None else _class_labels(truth)
     for row in shown_rows(places.images):
         image = read_image(row["source"], row["path"])
-        segment_map, clusters = places.predictions.segments(row["image_id"])
+        segment_map, segments = places.predictions.segments(row["image_id"])
         panels = [
             Panel("photograph", image),
             segment_panel(
                 "prediction",
                 image,
                 segment_map,
-                {segment: named[cluster] for segment, cluster in clusters.items()},
+                {segment.id: named[segment.category_id] for segment in segments},
             ),
         ]
         found = None if truth is None else truth.panoptic(row["image_id"])
@@ -169,9 +169,7 @@ def _image(rows: Mapping[int, Mapping[str, Any]], image_id: int) -> Picture:
 
 def _examples(places: RunPlaces) -> Iterator[PictureRow]:
     for row in shown_rows(places.images)[:4]:
-        own = places.discovered.filter(
-            pc.equal(places.discovered["image_id"], row["image_id"])
-        )
+        own = places.discovered.filter(pc.equal(places.discovered["image_id"], row["image_id"]))
         image = read_image(row["source"], row["path"])
         drawn = overlay_masks(image, decode_masks(own)) if own.num_rows else image
         caption = f"{row['path']}: {own.num_rows} masks"

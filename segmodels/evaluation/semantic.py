@@ -67,26 +67,6 @@ def pixel_confusion(
     return counts.reshape(num_clusters + 1, num_classes + 1)
 
 
-def class_numbers(
-    categories: NDArray[np.integer], thing_ids: Sequence[int], stuff_ids: Sequence[int]
-) -> NDArray[np.int32]:
-    """Turn the category ids of a ground-truth map into semantic classes.
-
-    Args:
-        categories: (H, W) category ids, 0 = void.
-        thing_ids: category ids of things.
-        stuff_ids: (C,) category ids of stuff.
-
-    Returns:
-        (H, W) int32: 0 = thing, 1..C = stuff class in the order of `stuff_ids`, -1 = void.
-    """
-    number_of = dict.fromkeys(thing_ids, 0) | {c: n for n, c in enumerate(stuff_ids, start=1)}
-    number_of[0] = VOID
-    ids, places = np.unique(categories, return_inverse=True)
-    numbers = np.array([number_of[category_id] for category_id in ids.tolist()], dtype=np.int32)
-    return numbers[places].reshape(categories.shape)
-
-
 def mask_votes(confusions: NDArray[np.integer], min_iou: float) -> NDArray[np.int64]:
     """One vote an image where the regions of a stuff cluster and a stuff class overlap enough (U2Seg).
 

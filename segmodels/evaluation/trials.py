@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from kernels.panoptic_quality import PanopticCounts, panoptic_counts
 from segmodels.evaluation.average_precision import AveragePrecision, average_precision
 from segmodels.evaluation.class_tables import ClassScores
-from segmodels.evaluation.evidence import Evidence, Progress
+from segmodels.evaluation.evidence import Evidence, Progress, numbered_truth
 from segmodels.evaluation.instance_mapping import ClusterMapping, fit_mapping
-from segmodels.evaluation.panoptic import name_segments, panoptic_scores
+from segmodels.evaluation.panoptic import panoptic_scores
 from segmodels.evaluation.predictions import Predictions
 from segmodels.evaluation.protocols import FITS, Fit, Protocol, in_mapping_half
+from segmodels.evaluation.segment_maps import name_segments, number_segments
 from segmodels.evaluation.semantic import mask_votes, pixel_votes, semantic_scores
 from segmodels.formats.ground_truth import GroundTruth
 
@@ -88,17 +89,15 @@ def count_panoptic(
     number_of = {class_id: number for number, class_id in enumerate((*things, *stuff))}
     counts = [PanopticCounts.zeros(len(number_of)) for _ in trials]
     for number, image_id in enumerate(evidence.panoptic_ids, start=1):
-        predicted_map, clusters = predictions.segments(image_id)
-        truth = ground_truth.panoptic(image_id)
-        if truth is None:
-            raise ValueError(f"image {image_id} has no panoptic map")
-        true_map, segments = truth
+        predicted = number_segments(*predictions.segments(image_id))
+        truth = numbered_truth(ground_truth, image_id)
+        true = {n: number_of[c] for n, c in enumerate(truth.categories.tolist(), start=1)}
+        crowd = (np.flatnonzero(truth.crowd) + 1).tolist()
         for place, trial in enumerate(trials):
             if image_id not in trial.scored_ids:
                 continue
             named_map, named = name_segments(
-                predicted_map,
-                clusters,
+                predicted,
                 trial.mapping,
                 num_thing_classes=len(things),
                 merge_stuff=trial.protocol.merge_stuff,
@@ -106,10 +105,10 @@ def count_panoptic(
             counts[place] += panoptic_counts(
                 named_map,
                 named,
-                true_map,
-                {segment.id: number_of[segment.category_id] for segment in segments},
+                truth.numbers,
+                true,
                 num_categories=len(number_of),
-                crowd=[segment.id for segment in segments if segment.iscrowd],
+                crowd=crowd,
             )
         if number % _REPORT_EVERY == 0:
             on_progress(f"matched segments of {number} of {len(evidence.panoptic_ids)} images")

@@ -129,3 +129,13 @@ def test_prints_nothing_and_leaves_its_inputs_alone(capfd):
     average_precision(results, truths, sizes, kind="mask")
     assert repr((truths, results)) == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_image_ids_may_be_as_large_as_json_keeps_them_exact(kind):
+    truths, results, sizes = random_case(3)
+    far = 2**53 - 100
+    moved = [[{**r, "image_id": r["image_id"] + far} for r in rows] for rows in (results, truths)]
+    far_sizes = {image_id + far: size for image_id, size in sizes.items()}
+    expected = average_precision(results, truths, sizes, kind=kind)
+    assert average_precision(*moved, far_sizes, kind=kind) == expected

@@ -14,7 +14,7 @@ from segmodels.evaluation.instance_mapping import (
     fit_mapping,
     shared_pixels,
 )
-from segmodels.evaluation.panoptic import name_segments, panoptic_scores
+from segmodels.evaluation.panoptic import panoptic_scores
 from segmodels.evaluation.protocols import (
     ONE_TO_ONE,
     U2SEG_CODE,
@@ -22,6 +22,8 @@ from segmodels.evaluation.protocols import (
     in_mapping_half,
     protocol_by_name,
 )
+from segmodels.evaluation.segment_maps import name_segments, number_segments, semantic_classes
+from segmodels.formats.panoptic import Segment
 
 
 def code(mask):
@@ -130,19 +132,23 @@ MAPPING = ClusterMapping(
     stuff_votes=np.zeros(3, dtype=int),
 )
 # Thing 1 has class 1, thing 2 none; stuff 3 and 4 share stuff class 0, which is number 2; stuff 5 none.
-PREDICTED = np.array([[1, 1, 2, 2, 0, 3], [3, 3, 4, 4, 5, 5]])
-CLUSTERS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
+IDS = np.array([[10, 10, 20, 20, 0, 30], [30, 30, 40, 40, 50, 50]], dtype=np.int32)
+PREDICTED = number_segments(IDS, [Segment(10 * i, i) for i in (5, 1, 4, 2, 3)])
+
+
+def test_numbering_and_semantic_classes():
+    assert PREDICTED.numbers.tolist() == (IDS // 10).tolist()
+    assert PREDICTED.categories.tolist() == [1, 2, 3, 4, 5]
+    crowd = number_segments(IDS[:, 4:], [Segment(30, 7, iscrowd=1), Segment(50, 9)])
+    assert crowd.crowd.tolist() == [True, False]
+    assert semantic_classes(crowd, [7], [8, 9]).tolist() == [[-1, 0], [2, 2]]
 
 
 def test_segments_take_classes_and_lose_what_has_none():
-    named, classes = name_segments(
-        PREDICTED, CLUSTERS, MAPPING, num_thing_classes=2, merge_stuff=False
-    )
+    named, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=False)
     assert named.tolist() == [[1, 1, 0, 0, 0, 3], [3, 3, 4, 4, 0, 0]]
     assert classes == {1: 1, 3: 2, 4: 2}
-    merged, classes = name_segments(
-        PREDICTED, CLUSTERS, MAPPING, num_thing_classes=2, merge_stuff=True
-    )
+    merged, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=True)
     assert merged.tolist() == [[1, 1, 0, 0, 0, 3], [3, 3, 3, 3, 0, 0]]
     assert classes == {1: 1, 3: 2}
 
@@ -151,9 +157,7 @@ def test_panoptic_quality_by_hand():
     # Truth: thing of class 1 on the first two pixels, one stuff region on five of six pixels below.
     truth = np.array([[7, 7, 0, 0, 0, 0], [9, 9, 9, 9, 9, 0]])
     for merge in (True, False):
-        named, classes = name_segments(
-            PREDICTED, CLUSTERS, MAPPING, num_thing_classes=2, merge_stuff=merge
-        )
+        named, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=merge)
         counts = panoptic_counts(named, classes, truth, {7: 1, 9: 2}, num_categories=3)
         scores, _ = panoptic_scores(counts, 2, 1)
         assert scores["things"] == {"PQ": 100, "SQ": 100, "RQ": 100, "classes": 1}

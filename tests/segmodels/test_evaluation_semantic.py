@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segmodels.evaluation.semantic import (
-    class_numbers,
     mask_votes,
     pixel_confusion,
     pixel_votes,
@@ -16,11 +15,6 @@ from segmodels.evaluation.semantic import (
 PREDICTED = np.array([[0, 0, 1, 1], [2, 2, 1, 1]], dtype=np.uint8)
 TRUTH = np.array([[0, 1, 1, 1], [2, -1, 2, 1]])
 CONFUSION = np.array([[1, 1, 0], [0, 3, 1], [0, 0, 1]])
-
-
-def test_categories_become_thing_stuff_and_void():
-    categories = np.array([[7, 90, 0], [201, 90, 7]])
-    assert class_numbers(categories, [7, 90], [150, 201]).tolist() == [[0, 0, -1], [2, 0, 0]]
 
 
 def test_confusion_leaves_void_out():
