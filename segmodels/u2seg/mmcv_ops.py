@@ -69,7 +69,7 @@ def roi_align_forward(
     Args:
         features: (n, c, h, w) float.
         rois: (r, 5) float: image index, then xyxy in input pixels.
-        output: (r, c, aligned_height, aligned_width), overwritten.
+        output: (r, c, aligned_height, aligned_width) of zeros, filled.
         argmax_y: unused (maximum pooling only).
         argmax_x: unused (maximum pooling only).
         aligned_height: bins along y.
@@ -153,8 +153,10 @@ def _sampling_plan(
     if sampling_ratio > 0:
         samples = torch.full_like(scaled[:, 3:], sampling_ratio, dtype=torch.int64)
     else:
-        samples = (scaled[:, 3:] / scaled.new_tensor(bins)).ceil().long().clamp(min=1)
+        samples = (scaled[:, 3:] / scaled.new_tensor(bins)).ceil().long().clamp(min=0)
     for pair in torch.unique(samples, dim=0):
+        if not pair.all():  # an empty RoI has no samples; its output stays zero
+            continue
         group = (samples == pair).all(dim=1).nonzero().squeeze(1)
         across = (int(pair[0]), int(pair[1]))
         taps_per_roi = 4 * bins[0] * bins[1] * across[0] * across[1]
