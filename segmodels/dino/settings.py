@@ -34,6 +34,9 @@ class PretrainSettings:
             1 is plain DINO.
         patch_weight: weight of the local alignment loss between keys of corresponding patches;
             0 is plain DINO.
+        frozen_epochs: how long the prototypes stay as drawn; DINO's 1 needs far smaller learning
+            rates than short runs can afford, or the targets become uniform.
+        patch_basis: start the first layer from the principal components of patches.
         bfloat16: run the networks under autocast.
     """
 
@@ -44,20 +47,21 @@ class PretrainSettings:
     crops: CropSettings = field(default_factory=CropSettings)
     photo_size: int = 112
     batch_size: int = 32
-    steps: int = 3000
+    steps: int = 1600
     learning_rate: float = 1e-3
     warmup: float = 0.05
     weight_decay: tuple[float, float] = (0.04, 0.2)
-    teacher_momentum: float = 0.992
+    teacher_momentum: float = 0.99
     student_temperature: float = 0.1
-    teacher_temperature: float = 0.05
+    teacher_temperature: float = 0.04
     centre_momentum: float = 0.9
     prototypes: int = 4096
     patch_prototypes: int = 1024
     student_keep: float = 0.5
     patch_weight: float = 1.0
     gradient_clip: float = 3.0
-    frozen_epochs: float = 1.0
+    frozen_epochs: float = float("inf")
+    patch_basis: bool = True
     bfloat16: bool = True
     seed: int = 0
 

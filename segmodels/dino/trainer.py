@@ -12,6 +12,7 @@ from torch.nn import functional
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
+from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.vit import VisionTransformer
 from segmodels.formats.atomic import replacing
@@ -77,6 +78,8 @@ class Trainer:
         generator = torch.Generator().manual_seed(settings.seed)
         for part in (self.student.backbone, self.student.cls_head, self.student.patch_head):
             part.initialise(generator)
+        if settings.patch_basis:
+            set_patch_basis(self.student.backbone.patch_embed, photos)
         self.teacher = Network(settings)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)

@@ -17,10 +17,13 @@ from segmodels.dino.collapse import collapse_metrics, effective_rank
 from segmodels.dino.export import export
 from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import multicrop, patch_points, points_in_crop
+from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.photos import cached_photos
+from segmodels.dino.pixels import normalised_pixels
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, pretrain
 from segmodels.dino.settings import CropSettings, PretrainSettings
 from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
+from segmodels.dino.vit import PatchEmbed
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
 TINY = PretrainSettings(
@@ -188,13 +191,30 @@ def test_teacher_learns_only_by_averaging() -> None:
 
 
 def test_prototypes_are_frozen_in_the_first_epoch_only() -> None:
-    trainer = Trainer(TINY, blobs(8))
+    trainer = Trainer(replace(TINY, frozen_epochs=1.0), blobs(8))
     first = trainer.student.cls_head.prototypes.clone()
     for _ in range(trainer.steps_an_epoch):
         trainer.train_step()
     assert torch.equal(trainer.student.cls_head.prototypes, first)
     trainer.train_step()
     assert not torch.equal(trainer.student.cls_head.prototypes, first)
+
+
+def test_patch_basis_decorrelates_and_keeps_other_channels() -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
+    embed = PatchEmbed(4, 3 * 4 * 4 + 2)
+    torch.nn.init.constant_(embed.proj.weight, 0.5)
+    set_patch_basis(embed, photos)
+    assert (embed.proj.weight[48:] == 0.5).all()
+    pixels = torch.from_numpy(np.stack([normalised_pixels(photo) for photo in photos]))
+    with torch.no_grad():
+        tokens = embed(pixels)[..., :48].flatten(0, 1)
+    torch.testing.assert_close(tokens.mean(dim=0), torch.zeros(48), atol=1e-4, rtol=0)
+    assert tokens.std().item() == pytest.approx(1, abs=1e-2)
+    covariance = torch.cov(tokens.T)
+    off_diagonal = covariance - torch.diag(covariance.diag())
+    assert off_diagonal.abs().max() < 1e-3
+    assert (covariance.diag().diff() <= 1e-5).all()
 
 
 def test_an_epoch_shows_every_photograph_once() -> None:
