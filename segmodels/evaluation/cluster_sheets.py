@@ -1,23 +1,13 @@
 """What a cluster looks like: crops of its best instances."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from segmodels.evaluation.pictures import Picture, contact_sheet, crop, dim_outside
-
-
-@dataclass(frozen=True)
-class ClusterMember:
-    """One instance of a cluster; `read_mask` gives its (H, W) bool mask, or is None for a plain crop."""
-
-    cluster_id: int
-    image_id: int
-    box_xywh: Sequence[float]
-    score: float = 1.0
-    read_mask: Callable[[], NDArray[np.bool_]] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,8 +20,9 @@ class ClusterCrops:
 
 
 def largest_clusters(
-    members: Iterable[ClusterMember],
+    members: pa.Table,
     read_image: Callable[[int], Picture],
+    read_mask: Callable[[int], NDArray[np.bool_]] | None = None,
     *,
     num_clusters: int = 24,
     crops_per_cluster: int = 6,
@@ -42,33 +33,37 @@ def largest_clusters(
     scores keep the order of ids, so the same input gives the same pictures.
 
     Args:
-        members: every instance of every cluster.
+        members: every instance of every cluster: cluster_id, image_id, bbox (x, y, w, h), score.
         read_image: gives the (H, W, 3) uint8 image of an image id; called once an image.
+        read_mask: gives the (H, W) bool mask of a row, to fade what is around; None for plain crops.
         num_clusters: how many clusters, largest first.
         crops_per_cluster: how many crops of each.
 
     Returns:
         The clusters by descending size.
     """
-    clusters: dict[int, list[ClusterMember]] = {}
-    for member in members:
-        clusters.setdefault(member.cluster_id, []).append(member)
-    largest = sorted(clusters.items(), key=lambda item: (-len(item[1]), item[0]))[:num_clusters]
-    chosen = [
-        (place, rank, member)
-        for place, (_, cluster) in enumerate(largest)
-        for rank, member in enumerate(_best(cluster, crops_per_cluster))
-    ]
-    cut: dict[tuple[int, int], Picture] = {}
+    cluster_of, image_of = (members[name].to_numpy() for name in ("cluster_id", "image_id"))
+    scores = members["score"].to_numpy()
+    ids, sizes = np.unique(cluster_of, return_counts=True)
+    largest = np.lexsort((ids, -sizes))[:num_clusters]
+    chosen: list[tuple[int, int]] = []
+    for place, cluster_id in enumerate(ids[largest]):
+        rows = np.flatnonzero(cluster_of == cluster_id)
+        best = _best(image_of[rows], scores[rows], crops_per_cluster)
+        chosen += [(place, row) for row in rows[best].tolist()]
+    pictures: dict[int, Picture] = {}
     image_id, image = -1, np.zeros((1, 1, 3), dtype=np.uint8)
-    for place, rank, member in sorted(chosen, key=lambda item: item[2].image_id):
-        if member.image_id != image_id:
-            image_id, image = member.image_id, read_image(member.image_id)
-        shown = image if member.read_mask is None else dim_outside(image, member.read_mask())
-        cut[place, rank] = _square(shown, member.box_xywh)
+    for row in sorted({row for _, row in chosen}, key=lambda row: int(image_of[row])):
+        if image_of[row] != image_id:
+            image_id = int(image_of[row])
+            image = read_image(image_id)
+        shown = image if read_mask is None else dim_outside(image, read_mask(row))
+        pictures[row] = _square(shown, members["bbox"][row].as_py())
     return [
-        ClusterCrops(cluster_id, len(cluster), [cut[key] for key in sorted(cut) if key[0] == place])
-        for place, (cluster_id, cluster) in enumerate(largest)
+        ClusterCrops(
+            int(ids[index]), int(sizes[index]), [pictures[row] for at, row in chosen if at == place]
+        )
+        for place, index in enumerate(largest)
     ]
 
 
@@ -88,15 +83,13 @@ def cluster_sheets(clusters: Sequence[ClusterCrops], *, tile: int = 72) -> Pictu
     return contact_sheet(pictures, captions, columns=columns, tile=tile)
 
 
-def _best(cluster: list[ClusterMember], count: int) -> list[ClusterMember]:
-    ranked = sorted(cluster, key=lambda member: (-member.score, member.image_id))
-    seen: set[int] = set()
-    first: list[ClusterMember] = []
-    again: list[ClusterMember] = []
-    for member in ranked:
-        (again if member.image_id in seen else first).append(member)
-        seen.add(member.image_id)
-    return [*first, *again][:count]
+def _best(images: NDArray[np.int64], scores: NDArray[np.floating], count: int) -> NDArray[np.int64]:
+    """Positions of the best members: the best of each image first, then what is left."""
+    ranked = np.lexsort((images, -scores))
+    _, first_of_image = np.unique(images[ranked], return_index=True)
+    again = np.ones(len(ranked), dtype=bool)
+    again[first_of_image] = False
+    return ranked[np.argsort(again, kind="stable")][:count]
 
 
 def _square(image: Picture, box_xywh: Sequence[float]) -> Picture:

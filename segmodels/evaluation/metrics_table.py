@@ -51,6 +51,9 @@ def metrics_table(metrics: Mapping[str, Any]) -> str:
     images = metrics.get("images", {})
     predicted, scored = images.get("predicted", 0), images.get("scored", 0)
     lines = [f"{predicted:,} images predicted, {scored:,} scored; all scores in percent."]
+    with_panoptic = images.get("with_panoptic", 0)
+    if 0 < with_panoptic < scored:
+        lines.append(f"PixelAcc, mIoU and PQ are of the {with_panoptic:,} with panoptic maps.")
     unnamed = [
         [name, *(_text(cell) for cell in score_cells(scores)[: 2 * len(INSTANCE_COLUMNS)])]
         for name, scores in unnamed_scores(metrics)

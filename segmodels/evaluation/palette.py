@@ -9,6 +9,8 @@ _GOLDEN_ANGLE = 137.50776405003785
 # Neighbouring ids differ by the golden angle in hue; lightness steps keep apart those whose hues come round.
 _THING_LIGHTNESS = (0.70, 0.60, 0.80)
 _STUFF_LIGHTNESS = (0.62, 0.72, 0.52, 0.80)
+# Hue in degrees and lightness: enough to tell two instances apart, too little to change the colour's name.
+_INSTANCE_STEPS = ((0, 0.0), (9, 0.08), (-9, -0.08), (5, -0.04), (-5, 0.04), (9, -0.08), (-9, 0.08))
 
 
 UNNAMED = -1
@@ -19,8 +21,8 @@ UNNAMED = -1
 def _thing(category_id: int, nth: int) -> bytes:
     if category_id < 0:
         return _srgb(0.72, 0.0, 0.0).tobytes()
-    hue = category_id * _GOLDEN_ANGLE + nth * 11.0
-    shift = (0.0, 0.09, -0.09, 0.05, -0.05)[nth % 5]
+    turn, shift = _INSTANCE_STEPS[nth % len(_INSTANCE_STEPS)]
+    hue = category_id * _GOLDEN_ANGLE + turn
     return _srgb(_THING_LIGHTNESS[category_id % 3] + shift, 0.17, hue).tobytes()
 
 
@@ -34,7 +36,7 @@ def _stuff(category_id: int) -> bytes:
 
 def thing_colour(category_id: int, nth: int = 0) -> NDArray[np.uint8]:
     """Vivid colour of a thing category: (3,) uint8 RGB; `nth` varies it from instance to instance."""
-    return np.frombuffer(_thing(category_id, nth % 30), dtype=np.uint8)
+    return np.frombuffer(_thing(category_id, nth % len(_INSTANCE_STEPS)), dtype=np.uint8)
 
 
 def stuff_colour(category_id: int) -> NDArray[np.uint8]:

@@ -105,6 +105,9 @@ def _honesty(inputs: ReportInputs) -> str:
             f" Beneath them the honest reading: named on {int(images['disjoint_mapping']):,} images, "
             f"scored on the other {int(images['disjoint_scored']):,}."
         )
+    with_panoptic = int(images.get("with_panoptic", 0))
+    if 0 < with_panoptic < int(images.get("scored", 0)):
+        text += f" PQ, mIoU and PixelAcc are of the {with_panoptic:,} images with panoptic maps."
     return text
 
 
@@ -151,7 +154,9 @@ def _picture_rows(rows: Sequence[PictureRow], budget: PictureBudget) -> str:
             for panel in row.panels
         )
         caption = f'<div class="caption">{escape(row.caption)}</div>' if row.caption else ""
-        parts.append(f'<div class="row">{caption}<div class="panels">{figures}</div></div>')
+        columns = max(3, len(row.panels))
+        panels = f'<div class="panels" style="--columns:{columns}">{figures}</div>'
+        parts.append(f'<div class="row">{caption}{panels}</div>')
     return "".join(parts)
 
 

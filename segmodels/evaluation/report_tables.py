@@ -44,6 +44,8 @@ def protocol_section(inputs: ReportInputs) -> str:
         "confident boxes hit (score and box IoU above 0.4 and 0.6, or 0.6 and 0.7), so many clusters may "
         "share a class. one-to-one: an assignment by shared pixels first, left-over clusters by majority. "
         "Clusters: thing + stuff clusters that received a class; the others are dropped. "
+        "In PixelAcc and mIoU, pixels of clusters without a class are left out under u2seg-paper and "
+        "u2seg-code, as in U2Seg's evaluator, and count as wrong under one-to-one. "
         "Any class: all classes merged into one, which needs no names.</p>"
         + table(columns, rows, groups=groups, lead_rows=lead)
         + "</section>"

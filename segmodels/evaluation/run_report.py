@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segmodels.evaluation.cluster_sheets import ClusterMember, largest_clusters
+from segmodels.evaluation.cluster_sheets import ClusterCrops, largest_clusters
 from segmodels.evaluation.evaluate import EvaluationResult
 from segmodels.evaluation.palette import UNNAMED
 from segmodels.evaluation.pictures import (
@@ -141,30 +140,31 @@ def _class_labels(truth: GroundTruth) -> dict[int, Label]:
     return {c.id: Label(c.id, c.name, c.isthing) for c in categories}
 
 
-def _clusters(places: RunPlaces) -> list[Any]:
-    rows = {row["image_id"]: row for row in places.all_images.to_pylist()}
-    members = [
-        ClusterMember(
-            cluster_id=row["cluster_id"] + 1,
-            image_id=row["image_id"],
-            box_xywh=row["bbox"],
-            score=row["score"],
-            read_mask=partial(_mask, places.things, position),
-        )
-        for position, row in enumerate(
-            places.things.select(["cluster_id", "image_id", "bbox", "score"]).to_pylist()
-        )
-    ]
-    return largest_clusters(members, partial(_image, rows))
+def _clusters(places: RunPlaces) -> list[ClusterCrops]:
+    columns = ("cluster_id", "image_id", "bbox", "score")
+    members = pa.table({name: places.things[name] for name in columns})
+    # Clusters are numbered from 0 in the table and from 1 in predictions.
+    members = members.set_column(0, "cluster_id", pc.add(members["cluster_id"], 1))
+    return largest_clusters(
+        members,
+        _ImageReader(places.all_images),
+        lambda row: decode_masks(places.things.slice(row, 1))[0],
+    )
 
 
-def _mask(table: pa.Table, position: int) -> np.ndarray:
-    mask: np.ndarray = decode_masks(table.slice(position, 1))[0]
-    return mask
+class _ImageReader:
+    """Reads images by id; a table of a million images is searched, never turned into records."""
 
+    def __init__(self, images: pa.Table) -> None:
+        self._images = images
+        ids = images["image_id"].to_numpy()
+        self._order = np.argsort(ids)
+        self._ids = ids[self._order]
 
-def _image(rows: Mapping[int, Mapping[str, Any]], image_id: int) -> Picture:
-    return read_image(rows[image_id]["source"], rows[image_id]["path"])
+    def __call__(self, image_id: int) -> Picture:
+        row = int(self._order[np.searchsorted(self._ids, image_id)])
+        record = self._images.slice(row, 1).to_pylist()[0]
+        return read_image(record["source"], record["path"])
 
 
 def _examples(places: RunPlaces) -> Iterator[PictureRow]:

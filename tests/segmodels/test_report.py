@@ -9,7 +9,6 @@ import pytest
 
 from segmodels.evaluation.cluster_sheets import (
     ClusterCrops,
-    ClusterMember,
     cluster_sheets,
     largest_clusters,
 )
@@ -151,10 +150,12 @@ def test_terminal_table_is_aligned():
 
 @pytest.fixture
 def members():
-    small = [ClusterMember(5, image, (2, 2, 10, 10), score=0.5) for image in (3, 1)]
-    best = [ClusterMember(2, 1, (0, 0, 4, 4), score) for score in (0.9, 0.8, 0.7)]
-    other = ClusterMember(2, 2, (5, 5, 20, 8), score=0.1, read_mask=lambda: np.ones((40, 50), bool))
-    return [*small, *best, other]
+    rows = [(5, 3, (2, 2, 10, 10), 0.5), (5, 1, (2, 2, 10, 10), 0.5), (2, 2, (5, 5, 20, 8), 0.1)]
+    rows += [(2, 1, (0, 0, 4, 4), score) for score in (0.8, 0.9, 0.7)]
+    names = ("cluster_id", "image_id", "bbox", "score")
+    return pa.table(
+        {name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+    )
 
 
 def test_largest_clusters_come_first_and_prefer_different_images(members):
@@ -164,12 +165,19 @@ def test_largest_clusters_come_first_and_prefer_different_images(members):
         reads.append(image_id)
         return noise(40, 50, image_id)
 
-    clusters = largest_clusters(members, read, num_clusters=2, crops_per_cluster=3)
+    masks = []
+
+    def read_mask(row):
+        masks.append(row)
+        return np.ones((40, 50), dtype=bool)
+
+    clusters = largest_clusters(members, read, read_mask, num_clusters=2, crops_per_cluster=3)
     assert [(cluster.cluster_id, cluster.size) for cluster in clusters] == [(2, 4), (5, 2)]
     assert [len(cluster.pictures) for cluster in clusters] == [3, 2]
     # Best of image 1, then image 2, and only then the next of image 1.
     assert [picture.shape[0] for picture in clusters[0].pictures] == [9, 23, 9]
     assert sorted(reads) == [1, 2, 3]
+    assert sorted(masks) == [0, 1, 2, 3, 4]
 
 
 def test_cluster_sheet_has_a_row_for_each_cluster(members):
