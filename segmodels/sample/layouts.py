@@ -19,14 +19,12 @@ class Backdrop:
         rgb: (H, W, 3) float32 in [0, 1].
         stuff: (H, W) int32 index into STUFF.
         floor: (H, W) bool, where an object may touch the ground.
-        horizon: row above which no ground lies; 0 where the ground is seen from above.
         from_above: whether the eye looks straight down.
     """
 
     rgb: np.ndarray
     stuff: np.ndarray
     floor: np.ndarray
-    horizon: float
     from_above: bool
 
 
@@ -51,9 +49,13 @@ SETTINGS = (
     Setting("stacked", ("sky", "brick", "grass")),
     Setting("path", ("sky", "grass", "sand")),
     Setting("path", ("brick", "grass", "gravel")),
-    Setting("above", ("grass", "gravel")),
-    Setting("above", ("water", "sand")),
+    Setting("parted", ("grass", "gravel")),
+    Setting("parted", ("water", "sand")),
+    *(Setting("whole", (name,)) for name in ("brick", "grass", "gravel", "sand") for _ in range(2)),
 )
+_GROUND = frozenset({"grass", "gravel", "sand"})
+_BLUR = (0.8, 2.0)  # standard deviation, px
+_HAZE = (0.1, 0.35)  # share of the mean colour
 _UNEVENNESS = {"sky": 5.0, "brick": 0.4, "water": 2.0}  # px, of a region's lower edge
 
 
@@ -61,25 +63,35 @@ def backdrop(
     setting: Setting, shape: tuple[int, int], split: Split, rng: np.random.Generator
 ) -> Backdrop:
     """Lay out and paint the stuff of one scene of shape (H, W)."""
-    regions, horizon = _LAYOUTS[setting.layout](setting, shape, rng)
-    from_above = setting.layout == "above"
+    regions = _LAYOUTS[setting.layout](setting, shape, rng)
+    whole = setting.layout == "whole"
+    from_above = setting.layout == "parted" or (whole and bool(rng.integers(2)))
     scale = rng.uniform(0.85, 1.5)
     rgb = np.zeros((*shape, 3), np.float32)
     stuff = np.zeros(shape, np.int32)
     for name, region in zip(setting.stuff, regions, strict=True):
-        if from_above or name in {"brick", "sky"}:
+        if from_above or (name in {"brick", "sky"} and not whole):
             plane = facing(shape, scale, rng)
         else:
-            plane = receding(shape, float(np.flatnonzero(region.any(axis=1))[0]) - 4, scale, rng)
+            top = -0.5 * shape[0] if whole else float(np.flatnonzero(region.any(axis=1))[0]) - 4
+            plane = receding(shape, top, scale, rng)
         painted = paint(name, plane, split, rng)
         soft = ndimage.gaussian_filter(region.astype(np.float32), 0.7)[..., None]
         rgb = (1 - soft) * rgb + soft * painted if rgb.any() else painted
         stuff[region] = STUFF.index(name)
-    ground = ~np.isin(stuff, [STUFF.index(name) for name in ("brick", "sky", "water")])
-    return Backdrop(rgb, stuff, ground, horizon, from_above)
+    walkable = [STUFF.index(name) for name in setting.stuff if whole or name in _GROUND]
+    return Backdrop(_out_of_focus(rgb, rng), stuff, np.isin(stuff, walkable), from_above)
 
 
-Regions = tuple[list[np.ndarray], float]
+def _out_of_focus(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur and haze, as behind the objects that a photographer looks at."""
+    blur = rng.uniform(*_BLUR)
+    haze = rng.uniform(*_HAZE)
+    soft = ndimage.gaussian_filter(rgb, (blur, blur, 0))
+    return np.asarray(soft + haze * (rgb.mean(axis=(0, 1)) - soft))
+
+
+Regions = list[np.ndarray]
 
 
 def _stacked(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
@@ -94,7 +106,7 @@ def _stacked(setting: Setting, shape: tuple[int, int], rng: np.random.Generator)
         _edge(level, _UNEVENNESS[name], shape[1], rng)
         for level, name in zip(levels, setting.stuff[:-1], strict=True)
     ]
-    return _between_edges(edges, shape), levels[-1]
+    return _between_edges(edges, shape)
 
 
 def _path(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
@@ -109,10 +121,10 @@ def _path(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) ->
     wobble = fractal_noise(rng, shape, (25.0, 40.0), octaves=3)
     half_width = width * (0.03 + rng.uniform(0.2, 0.3) * near) + 2 * wobble
     path = ground & (np.abs(x - middle) < half_width)
-    return [upper, ground & ~path, path], level
+    return [upper, ground & ~path, path]
 
 
-def _above(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
+def _parted(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
     """Two grounds seen from above, parted by a winding line."""
     del setting
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
@@ -120,13 +132,20 @@ def _above(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -
     across = (x - shape[1] / 2) * np.cos(angle) + (y - shape[0] / 2) * np.sin(angle)
     winding = fractal_noise(rng, shape, (110.0, 110.0), octaves=4) * 14
     first = across + winding < -rng.uniform(0.02, 0.16) * min(shape)
-    return [first, ~first], 0.0
+    return [first, ~first]
+
+
+def _whole(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
+    """Nothing but one ground."""
+    del setting, rng
+    return [np.ones(shape, bool)]
 
 
 _LAYOUTS: dict[str, Callable[[Setting, tuple[int, int], np.random.Generator], Regions]] = {
     "stacked": _stacked,
     "path": _path,
-    "above": _above,
+    "parted": _parted,
+    "whole": _whole,
 }
 
 

@@ -12,11 +12,13 @@ from segmodels.sample.textures import Split
 
 _SIZES = ((240, 320), (256, 320), (240, 288), (272, 304), (320, 240), (304, 256), (288, 240))
 # Share of the image that an object covers, by how many objects there are.
-_SHARES = {1: (0.09, 0.26), 2: (0.06, 0.15), 3: (0.045, 0.1), 4: (0.035, 0.075)}
+_SHARES = {1: (0.1, 0.28), 2: (0.07, 0.17), 3: (0.05, 0.12), 4: (0.04, 0.085)}
 _TRIES = 60
 _SHRINK = 0.85
 _MIN_VISIBLE = 0.45
-_MIN_INSIDE = 0.88
+_MIN_INSIDE = 0.92
+_GAP = 5  # px between objects that are meant to stand apart
+_BESIDE = 0.3  # how often an object is sought a place partly before or behind another
 _MIN_SHARE = 0.02
 
 
@@ -132,7 +134,7 @@ def _place(
         pitch=float(rng.uniform(12, 26) + (18 if scenery.from_above else 0)),
         light=stage.light,
     )
-    beside = bool(standing) and rng.uniform() < 0.45
+    beside = bool(standing) and rng.uniform() < _BESIDE
     floor = np.argwhere(scenery.floor)
     for attempt in range(_TRIES):
         if attempt % 12 == 0:
@@ -153,13 +155,20 @@ def _place(
             if not inside or not scenery.floor[int(row), int(column)]:
                 continue
         placed = _Standing(exemplar, sprite, int(row) - height + 1, int(column - width / 2))
-        if _fits(placed, standing, (shape[0], shape[1])):
+        apart = not beside and attempt < _TRIES // 2
+        if _fits(placed, standing, (shape[0], shape[1]), apart=apart):
             return placed
     return None
 
 
-def _fits(placed: _Standing, standing: list[_Standing], shape: tuple[int, int]) -> bool:
-    """Whether everybody stays visible enough with the new one among them."""
+def _fits(
+    placed: _Standing, standing: list[_Standing], shape: tuple[int, int], *, apart: bool
+) -> bool:
+    """Whether all stay visible enough with the new one among them; `apart`, whether it touches nobody."""
+    if apart and standing:
+        around = ndimage.binary_dilation(_owners([placed], shape) == 0, iterations=_GAP)
+        if (around & (_owners(standing, shape) >= 0)).any():
+            return False
     everybody = sorted([*standing, placed], key=lambda one: one.base)
     owner = _owners(everybody, shape)
     for k, one in enumerate(everybody):

@@ -98,9 +98,9 @@ def _mottled(rgb: np.ndarray, strength: float, rng: np.random.Generator) -> np.n
 
 def _brick(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
     tone = _between(rng, (0.66, 0.27, 0.18), (0.62, 0.38, 0.26))
-    mortar = _between(rng, (0.86, 0.82, 0.76), (0.7, 0.66, 0.62))
+    mortar = _between(rng, (0.82, 0.76, 0.7), (0.66, 0.6, 0.55))
     courses = relief("brick", split).sample(plane.u, plane.v, plane.footprint)[..., 0]
-    return _mottled(ramp(courses, tone * 0.55, tone, mortar), 0.05, rng)
+    return _mottled(ramp(courses, tone * 0.7, tone, mortar), 0.05, rng)
 
 
 def _grass(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
@@ -112,7 +112,7 @@ def _grass(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
 def _gravel(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
     tone = _between(rng, (0.5, 0.5, 0.53), (0.55, 0.5, 0.45))
     stones = _scattered("gravel", plane, split, rng)
-    return _mottled(ramp(stones, tone * 0.3, tone, tone * 1.7), 0.05, rng)
+    return _mottled(ramp(stones, tone * 0.5, tone, tone * 1.5), 0.05, rng)
 
 
 def _sand(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
