@@ -1,18 +1,14 @@
-"""Resizing, normalisation and feature extraction of photographs."""
+"""Resizing and normalisation of photographs."""
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from segmodels.dino import Backbone
-from segmodels.dino.features import image_features, patch_multiple
 from segmodels.dino.pixels import normalised_pixels, resize_square
-from segmodels.dino.vit import VisionTransformer, ViTShape
 
 
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_resize_square_is_pillows_lanczos_without_aspect() -> None:
@@ -51,26 +47,3 @@ def test_only_8_bit_rgb(bad: np.ndarray) -> None:
 def test_resize_square_refuses_an_empty_side() -> None:
     with pytest.raises(ValueError, match="size must be positive"):
         resize_square(noise(4, 4), 0)
-
-
-def test_sides_round_to_patches() -> None:
-    assert [patch_multiple(size, 8) for size in (240, 243, 245, 5)] == [240, 240, 248, 8]
-    with pytest.raises(ValueError, match="at least half a patch"):
-        patch_multiple(3, 8)
-
-
-def test_image_features_are_those_of_each_photograph_whatever_the_batch() -> None:
-    shape = ViTShape(patch_size=8, dim=48, depth=2, num_heads=4, grid=4, hidden_dim=96)
-    model = VisionTransformer(shape)
-    model.initialise(torch.Generator().manual_seed(0))
-    backbone = Backbone("test", model, image_size=32, tau=0.15, center_keys=False)
-    images = [noise(40, 60, 1), noise(33, 33, 2), noise(90, 20, 3)]
-    in_twos = list(image_features(backbone, images, batch_size=2))
-    one_by_one = list(image_features(backbone, images, batch_size=1))
-    assert len(in_twos) == 3
-    for a, b in zip(in_twos, one_by_one, strict=True):
-        assert a.keys.shape == (4, 4, 48)
-        assert a.keys.dtype == np.float16
-        assert a.cls.dtype == np.float32
-        np.testing.assert_allclose(a.keys, b.keys, atol=2e-2)
-        np.testing.assert_allclose(a.cls, b.cls, atol=1e-4)
