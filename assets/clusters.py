@@ -16,7 +16,7 @@ from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of
 from kernels.errors import TooFewPointsError
-from segmodels.formats.arrow import read_table, write_table
+from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
 from segmodels.u2seg.clusters import ClusterSettings, cluster_instances
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_embeddings
 from segmodels.u2seg.embeddings import EmbeddingSettings
@@ -48,7 +48,7 @@ def instance_embeddings(
     masks = read_table(store.stage("thing_masks").require().folder / "masks.arrow")
     tasks = []
     for shard, rows in shards_of(read_images(store.stage("images").require())).items():
-        own = masks.filter(pa.compute.is_in(masks["image_id"], rows["image_id"].combine_chunks()))
+        own = rows_in(masks, "image_id", column_values(rows, "image_id"))
         tasks.append(
             ShardTask(
                 shard,
@@ -71,7 +71,9 @@ def masks_digest(masks: pa.Table) -> str:
         [
             [instance_id, counts.hex()]
             for instance_id, counts in zip(
-                masks["instance_id"].to_pylist(), masks["rle_counts"].to_pylist(), strict=True
+                column_values(masks, "instance_id"),
+                column_values(masks, "rle_counts"),
+                strict=True,
             )
         ]
     )

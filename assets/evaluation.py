@@ -18,7 +18,7 @@ from assets.sharding import finished_shards
 from assets.stage_run import materialise, result
 from assets.store import Store, Version, digest_of, write_atomically
 from assets.training import TrainerLauncher
-from segmodels.formats.arrow import read_table, write_table
+from segmodels.formats.arrow import read_table, rows_in, write_table
 from segmodels.formats.errors import InputError
 from segmodels.u2seg.detector_settings import PredictionChoices
 
@@ -91,7 +91,7 @@ def _report(progress: Mapping[str, int], log: Callable[[str], None]) -> None:
 def predicted_images(store: Store) -> pa.Table:
     """The val images; of a dataset without a val split, its first hundred images."""
     table = read_images(store.stage("images").require())
-    val = table.filter(pa.compute.equal(table["split"], "val"))
+    val = rows_in(table, "split", ["val"])
     return val if val.num_rows else table.slice(0, SHOWN_WITHOUT_VAL)
 
 
@@ -102,8 +102,14 @@ class EvaluationSettings:
 
 @dg.asset(
     group_name="evaluation",
-    deps=["images", "maskcut_masks", "thing_masks", "instance_clusters", "stuff_model"]
-    + ["pseudo_labels", "predictions"],
+    deps=[
+        "images",
+        "maskcut_masks",
+        "thing_masks",
+        "instance_clusters",
+        "pseudo_labels",
+        "predictions",
+    ],
     partitions_def=CLUSTERINGS,
     code_version=CODE_VERSION,
     kinds={"arrow"},

@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 from pydantic import Field
+
+from assets.config import StageConfig, read_remembered
+from assets.metadata import image_sheet, table_metadata
+from assets.partitions import require_clustering_if_partitioned
+from assets.stage_run import materialise, result
+from assets.store import Store, Version, digest_of, write_atomically
+from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
 from segmodels.formats.sources import (
     ImageSource,
     InputError,
@@ -15,14 +22,6 @@ from segmodels.formats.sources import (
     scan_sources,
     sources_from_paths,
 )
-from segmodels.sample.dataset import sample_sources, write_sample
-
-from assets.config import StageConfig, read_remembered
-from assets.metadata import image_sheet, table_metadata
-from assets.partitions import require_clustering_if_partitioned
-from assets.stage_run import materialise, result
-from assets.store import Store, Version, digest_of, write_atomically
-from segmodels.formats.arrow import read_table, write_table
 
 if TYPE_CHECKING:
     from segmodels.formats.ground_truth import GroundTruth
@@ -138,10 +137,12 @@ def _sources(
     settings: ImagesSettings, inputs: InputPaths, root: Path, log: Any
 ) -> tuple[ImageSource, ...]:
     if settings.sample:
-        folder = root / "sample_scenes"
+        from segmodels.sample.dataset import RECIPE, sample_sources, write_sample
+
+        folder = root / f"sample_scenes-{RECIPE}"
         if not folder.exists():
             log(f"composing the embedded sample in {folder}")
-            write_sample(folder, train=SAMPLE_TRAIN, val=SAMPLE_VAL, on_progress=log)
+        write_sample(folder, train=SAMPLE_TRAIN, val=SAMPLE_VAL, on_progress=log)
         return tuple(sample_sources(folder))
     if settings.sources:
         return settings.sources
@@ -170,7 +171,7 @@ def _scan(
     )
     seen = scan.images.num_rows + scan.rejected.num_rows
     reasons: dict[str, int] = {}
-    for reason in scan.rejected["reason"].to_pylist():
+    for reason in column_values(scan.rejected, "reason"):
         reasons[reason] = reasons.get(reason, 0) + 1
     if scan.rejected.num_rows > settings.max_rejected_share * seen:
         listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
@@ -188,7 +189,7 @@ def _scan(
         "merge_stuff_segments": settings.merge_stuff_segments,
     }
     write_atomically(folder / "dataset.json", json.dumps(record, indent=1, sort_keys=True))
-    splits = scan.images["split"].to_pylist()
+    splits = column_values(scan.images, "split")
     return {
         "images": scan.images.num_rows,
         "rejected": scan.rejected.num_rows,
@@ -236,13 +237,13 @@ def read_images(version: Version) -> pa.Table:
 def train_images(store: Store) -> pa.Table:
     """The images that may be learned from: all but those of the val split."""
     table = read_images(store.stage("images").require())
-    return table.filter(pa.compute.equal(table["split"], "train"))
+    return rows_in(table, "split", ["train"])
 
 
 def shards_of(table: pa.Table) -> dict[int, pa.Table]:
     """The images table cut by shard number, in order."""
-    numbers = sorted(set(table["shard"].to_pylist()))
-    return {shard: table.filter(pa.compute.equal(table["shard"], shard)) for shard in numbers}
+    numbers = sorted(set(column_values(table, "shard")))
+    return {shard: rows_in(table, "shard", [shard]) for shard in numbers}
 
 
 def identity_of(table: pa.Table) -> list[list[object]]:

@@ -14,7 +14,7 @@ from assets.metadata import area_histogram, mask_sheet, table_metadata
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of
-from segmodels.formats.arrow import read_table, write_table
+from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
 from segmodels.formats.masks import MASK_SCHEMA
 from segmodels.u2seg.maskcut_shards import MaskCutChoices, MaskCutShard, maskcut_shard
 from segmodels.u2seg.thing_masks import ThingMaskSettings, select_things
@@ -138,7 +138,7 @@ def thing_masks(
 
     def compute(folder: Path) -> dict[str, Any]:
         masks = read_mask_shards(finished_shards(upstream).folders)
-        masks = masks.filter(pa.compute.is_in(masks["image_id"], table["image_id"]))
+        masks = rows_in(masks, "image_id", column_values(table, "image_id"))
         selection = select_things(masks, settings)
         write_table(selection.table, folder / "masks.arrow")
         return {"kept": selection.table.num_rows, "removed": selection.removed}

@@ -9,6 +9,8 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from segmodels.formats.arrow import column_values, rows_in
+
 # The UI ships a run's metadata whole, so a picture must stay small.
 PICTURE_BYTES = 90_000
 SHEET_IMAGES = 12
@@ -46,7 +48,7 @@ def mask_sheet(images: pa.Table, masks: pa.Table) -> dg.MarkdownMetadataValue:
 
     tiles, captions = [], []
     for row in spread(images, SHEET_IMAGES).to_pylist():
-        own = masks.filter(pa.compute.equal(masks["image_id"], row["image_id"]))
+        own = rows_in(masks, "image_id", [row["image_id"]])
         image = _read(row)
         tiles.append(overlay_masks(image, decode_masks(own)) if own.num_rows else image)
         captions.append(f"{own.num_rows} masks")
@@ -60,8 +62,8 @@ def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValu
 
     tiles, captions = [], []
     for row in spread(images, SHEET_IMAGES).to_pylist():
-        own = segments.filter(pa.compute.equal(segments["image_id"], row["image_id"]))
-        clusters = own["cluster_id"].to_pylist()
+        own = rows_in(segments, "image_id", [row["image_id"]])
+        clusters = column_values(own, "cluster_id")
         segment_map = np.zeros((row["height"], row["width"]), dtype=np.int32)
         for cluster, mask in zip(clusters, decode_masks(own), strict=True):
             segment_map[mask] = cluster + 1
@@ -78,7 +80,7 @@ def label_sheet(images: pa.Table, labels_folder: Path) -> dg.MarkdownMetadataVal
 
     labels = read_panoptic(labels_folder / "panoptic.json")
     things = {number for number, category in labels.categories.items() if category.isthing}
-    labelled = images.filter(pa.compute.is_in(images["image_id"], pa.array(labels.image_ids)))
+    labelled = rows_in(images, "image_id", labels.image_ids)
     tiles, captions = [], []
     for row in spread(labelled, SHEET_IMAGES).to_pylist():
         segments = {

@@ -141,7 +141,7 @@ class StageFolder:
         for other in [*self.path.glob("v-*"), *self.path.glob(".unfinished-*")]:
             if other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
-        return Version(digest, self.path / name, record["settings"], record["summary"])
+        return Version(digest, self.path / name, dict(settings), dict(summary))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,11 +1,11 @@
 """The sensor that sees new photographs."""
 
 import dagster as dg
-from segmodels.formats.sources import ImageSource, InputError, fingerprint_sources
 
 from assets.config import read_remembered
 from assets.store import Store
 from pipelines.jobs import discover
+from segmodels.formats.sources import ImageSource, InputError, fingerprint_sources
 
 
 @dg.sensor(job=discover, name="new_images", minimum_interval_seconds=60)
