@@ -31,7 +31,7 @@ _STUFF_COLOURS = (
 
 
 def truth_overlay(scene: Scene) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8: a muted colour for each stuff class, things bright with white outlines."""
+    """Return (H, W, 3) uint8: muted colours for stuff, bright ones for things, outlined."""
     out = 0.3 * scene.image + 0.7 * np.array(_STUFF_COLOURS)[scene.stuff]
     for number, thing in enumerate(scene.things):
         hue = 0.13 * THINGS.index(thing.category) + 0.03 * number
@@ -52,7 +52,7 @@ def scene_sheet(split: Split, count: int, columns: int, seed: int = 0) -> Image.
 
 
 def exemplar_sheet(per_split: dict[Split, int]) -> Image.Image:
-    """Return some exemplars of every thing class, a row each: train at the left, val at the right."""
+    """Return some exemplars of every thing class, a row each: train first, then val."""
     columns = sum(per_split.values())
     sheet = Image.new("RGB", (columns * _CELL[0] // 2, len(THINGS) * _CELL[1] // 2), _PAPER)
     for row, category in enumerate(THINGS):

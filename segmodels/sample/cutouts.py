@@ -1,4 +1,4 @@
-"""Objects taken from photographs: cut out along the outlines, recoloured, and the horse's silhouette in fur."""
+"""Objects taken from photographs: cut out along outlines and recoloured; a horse clad in fur."""
 
 import colorsys
 from functools import cache
@@ -56,7 +56,7 @@ def motorcycle(name: str, outline: str, hue: float) -> Exemplar:
 
 
 def _repaint(rgb: np.ndarray, hue: float) -> np.ndarray:
-    """Exchange the hue of red paint (excess of red over the other two channels) and keep its light and shade."""
+    """Exchange the hue of paint, where red exceeds the other channels, and keep light and shade."""
     red, others = rgb[..., 0], rgb[..., 1:].max(axis=-1)
     paint = np.clip((red - others - 0.12) / 0.2, 0, 1)[..., None]
     pure = np.asarray(colorsys.hsv_to_rgb(hue, 1.0, 1.0), np.float32)

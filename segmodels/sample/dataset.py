@@ -192,7 +192,10 @@ def _write_split(
 
 
 def panoptic_truth(scene: Scene) -> tuple[np.ndarray, list[Segment]]:
-    """Return the segment map (H, W) int32 of a scene and its segments: things first, then stuff, ids from 1."""
+    """Return the segment map (H, W) int32 of a scene and its segments.
+
+    Ids count from 1, things first, then stuff; no pixel is void.
+    """
     segment_map = np.zeros(scene.stuff.shape, np.int32)
     segments: list[Segment] = []
     for thing in scene.things:
@@ -220,5 +223,6 @@ def _check_same(folder: Path, description: dict[str, int]) -> None:
         found = None
     if found != description:
         raise FileExistsError(
-            f"{folder} holds something else than the sample {description}; remove it or name another folder"
+            f"{folder} holds something else than the sample {description}; "
+            "remove it or name another folder"
         )

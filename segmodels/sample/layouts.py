@@ -1,4 +1,4 @@
-"""Where stuff lies in a scene: walls above ground, horizons, shores, paths and ground seen from above."""
+"""Where stuff lies in a scene: walls above ground, horizons, shores, paths, ground from above."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

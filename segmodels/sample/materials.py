@@ -46,7 +46,7 @@ def tinted(
 def panels(
     name: str, split: Split, colours: tuple[Colour, Colour], *, count: int, gloss: float
 ) -> Material:
-    """Return upright panels in two alternating colours, roughened by a natural texture (a ball's cover)."""
+    """Return upright panels in two alternating colours, roughened by a natural texture."""
     covers = [tinted(name, split, colour, texels=260, depth=0.3) for colour in colours]
 
     def paint(uv: np.ndarray) -> np.ndarray:

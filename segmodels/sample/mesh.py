@@ -55,8 +55,8 @@ def revolve(profile: np.ndarray, material: int, *, segments: int = 56) -> Mesh:
     """Turn a profile about the upright axis.
 
     Args:
-        profile: (k, 2) radius and height from bottom to top; outward is to its right. From top to bottom it
-            makes an inner wall.
+        profile: (k, 2) radius and height from bottom to top; outward is to its right. From top to
+            bottom it makes an inner wall.
         material: index for every face.
         segments: steps around.
 
@@ -125,7 +125,7 @@ def plate(
 
 
 def box(width: float, height: float, depth: float, materials: tuple[int, int]) -> Mesh:
-    """Return a box around the origin; materials are those of its four sides and of its top and bottom.
+    """Return a box around the origin; materials: of its four sides, of its top and bottom.
 
     The uv of every face run from 0 to the lengths of its sides.
     """
@@ -153,7 +153,11 @@ def box(width: float, height: float, depth: float, materials: tuple[int, int]) -
 
 
 def rotation(*, turn: float = 0.0, pitch: float = 0.0, lean: float = 0.0) -> np.ndarray:
-    """Return (3, 3): first about the upright axis, then the top towards the eye, then in the image plane (degrees)."""
+    """Return the (3, 3) rotation of three angles in degrees.
+
+    First the turn about the upright axis, then the pitch of the top towards the eye, then the lean
+    in the image plane.
+    """
     t, p, a = np.deg2rad([turn, pitch, lean])
     about_y = np.array([[np.cos(t), 0, np.sin(t)], [0, 1, 0], [-np.sin(t), 0, np.cos(t)]])
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])

@@ -1,7 +1,7 @@
 """Outlines drawn for this project around the objects in scikit-image's photographs.
 
-`outlines.json` holds, for each object, the photograph and polygons in its pixel coordinates (x right, y down,
-the centre of the first pixel is (0, 0)): the union of `add` without the union of `cut`.
+`outlines.json` holds, for each object, the photograph and polygons in its pixel coordinates (x
+right, y down, the centre of the first pixel is (0, 0)): the union of `add` without that of `cut`.
 """
 
 import json
@@ -22,7 +22,7 @@ Polygon = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Outline:
-    """One object's outline: polygons which add area and polygons which cut holes, in photograph pixels."""
+    """One object's outline: polygons which add area and polygons which cut holes, in px."""
 
     photograph: str
     add: tuple[Polygon, ...]
@@ -48,8 +48,8 @@ def cut_out(name: str) -> tuple[np.ndarray, np.ndarray]:
     """Cut one object out of its photograph along its outline.
 
     Returns:
-        rgb (h, w, 3) float32 in [0, 1] and coverage (h, w) float32 in [0, 1], cropped to the object with a
-        small margin; both read-only.
+        rgb (h, w, 3) float32 in [0, 1] and coverage (h, w) float32 in [0, 1], cropped to the object
+        with a small margin; both read-only.
     """
     outline = load_outlines()[name]
     pixels = photograph(outline.photograph)

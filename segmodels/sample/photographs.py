@@ -1,4 +1,4 @@
-"""The photographs that ship inside scikit-image, read from its installed folder and never downloaded."""
+"""The photographs that ship inside scikit-image, read from its folder and never downloaded."""
 
 from functools import cache
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small renderer: a depth buffer over triangles, then textures and light for every visible point."""
+"""A small renderer: a depth buffer over triangles, then texture and light for what is seen."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,12 @@ _DIFFUSE = 0.72
 
 @dataclass(frozen=True)
 class Material:
-    """A surface: colour maps uv (n, 2) to rgb (n, 3) in [0, 1]; gloss in [0, 1] is the strength of highlights."""
+    """A surface.
+
+    Attributes:
+        colour: Maps uv (n, 2) to rgb (n, 3) in [0, 1].
+        gloss: Strength of highlights, in [0, 1].
+    """
 
     colour: Callable[[np.ndarray], np.ndarray]
     gloss: float = 0.0

@@ -1,4 +1,4 @@
-"""Families of rendered objects: each exemplar has its own shape parameters, colours and part of a texture."""
+"""Families of rendered objects: each exemplar has its own shape, colours and texture."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def _exemplar(name: str, category: str, mesh: Mesh, materials: list[Material]) -
 
 
 def ball(name: str, split: Split, number: int, rng: np.random.Generator) -> Exemplar:
-    """Return a ball: every third in a photograph's own pattern, the others of two-coloured panels."""
+    """Return a ball: every third in a photograph's own pattern, the others of panels."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, 36)
     sphere = solids.revolve(np.stack([np.cos(angle), np.sin(angle)], axis=1), 0)
     turned = sphere.moved(solids.rotation(turn=rng.uniform(0, 360), pitch=rng.uniform(20, 70)))

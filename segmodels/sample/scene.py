@@ -24,7 +24,7 @@ _MIN_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Thing:
-    """One object in a scene: its exemplar and class, and the pixels (H, W) bool where it is seen."""
+    """One object in a scene: its exemplar and class, and (H, W) bool where it is seen."""
 
     exemplar: str
     category: str
@@ -164,7 +164,7 @@ def _place(
 def _fits(
     placed: _Standing, standing: list[_Standing], shape: tuple[int, int], *, apart: bool
 ) -> bool:
-    """Whether all stay visible enough with the new one among them; `apart`, whether it touches nobody."""
+    """Whether all stay visible enough with the new one, and with `apart` it touches nobody."""
     if apart and standing:
         around = ndimage.binary_dilation(_owners([placed], shape) == 0, iterations=_GAP)
         if (around & (_owners(standing, shape) >= 0)).any():
@@ -183,7 +183,7 @@ def _fits(
 
 
 def _owners(standing: list[_Standing], shape: tuple[int, int]) -> np.ndarray:
-    """Return (H, W) int32: the frontmost object that covers at least half of the pixel, -1 for none."""
+    """Return (H, W) int32: the frontmost object that covers half of a pixel, or -1."""
     owner = np.full(shape, -1, np.int32)
     for k, one in enumerate(standing):
         target, part = _overlap(one, shape)

@@ -23,7 +23,7 @@ class Pose:
         area: covered pixels to aim at.
         mirrored: left and right exchanged.
         lean: rotation in the image plane, degrees, counter-clockwise.
-        turn: rotation about the upright axis, degrees (rendered objects; cut-outs are narrowed by its cosine).
+        turn: rotation about the upright axis, degrees; narrows a cut-out.
         pitch: height of the eye above the object, degrees (rendered objects).
         light: unit vector to the light, x right, y down, z towards the eye.
     """
@@ -38,7 +38,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One object that scenes may show again and again; its name is recorded with every annotation."""
+    """One object that scenes may show again and again; annotations record its name."""
 
     name: str
     category: str
@@ -82,7 +82,7 @@ def place_cut_out(
 
 
 def crop(premultiplied: np.ndarray, alpha: np.ndarray) -> Sprite:
-    """Return the sprite of premultiplied colours (h, w, 3) and coverage (h, w), cropped to what is covered."""
+    """Return the sprite of premultiplied rgb (h, w, 3) and coverage (h, w), without empty borders."""
     covered = alpha >= 1 / 255
     rows = np.flatnonzero(covered.any(axis=1))
     columns = np.flatnonzero(covered.any(axis=0))

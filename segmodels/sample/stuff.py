@@ -15,7 +15,7 @@ from segmodels.sample.textures import (
 
 @dataclass(frozen=True)
 class Plane:
-    """Where each pixel (H, W) looks on a surface: u, v in units of nominal texels, footprint in texels a pixel."""
+    """Where each pixel (H, W) looks on a surface: u and v in texels, footprint in texels a pixel."""
 
     u: np.ndarray
     v: np.ndarray
@@ -37,7 +37,7 @@ def facing(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Pl
 def receding(
     shape: tuple[int, int], horizon: float, scale: float, rng: np.random.Generator
 ) -> Plane:
-    """Return a ground that runs from the lower edge to the row `horizon`; scale in texels a pixel at the edge."""
+    """Return a ground from the lower edge to the row `horizon`; scale in texels a pixel below."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
     span = shape[0] - horizon
     nearness = np.maximum((y - horizon) / span, 0) + 0.45

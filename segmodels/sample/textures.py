@@ -1,4 +1,4 @@
-"""Natural textures: crops of photographs, another part for train than for val, sampled without aliasing."""
+"""Natural textures: crops of photographs, another part for train than for val."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -29,7 +29,11 @@ _LUMINANCE = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture at growing blur: `levels[k]` is (H, W, C) float32, smoothed for a footprint of 2**k texels."""
+    """A picture at growing blur, so that it can be sampled without aliasing.
+
+    Attributes:
+        levels: (H, W, C) float32 each, the k-th smoothed for a footprint of 2**k texels.
+    """
 
     levels: tuple[np.ndarray, ...]
 
@@ -68,7 +72,7 @@ class Texture:
 
 @cache
 def texture(name: str, split: Split) -> Texture:
-    """Return a natural texture in colour, C = 3; train and val read different parts of the photograph."""
+    """Return a natural texture in colour, C = 3; train and val read different parts."""
     source, train_box, val_box = CROPS[name]
     left, top, right, bottom = train_box if split == "train" else val_box
     crop = photograph(source)[top:bottom, left:right]
@@ -97,7 +101,7 @@ def smoothed_levels(picture: np.ndarray) -> Texture:
 
 
 def ramp(values: np.ndarray, dark: np.ndarray, middle: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Colour values (*, ) in [0, 1] along three colours (3,): dark at 0, middle at 0.5, light at 1."""
+    """Colour values (*, ) in [0, 1]: dark (3,) at 0, middle (3,) at 0.5, light (3,) at 1."""
     t = values[..., None].astype(np.float32)
     low, high = np.minimum(2 * t, 1), np.maximum(2 * t - 1, 0)
     ends = [np.asarray(colour, np.float32) for colour in (dark, middle, light)]
