@@ -82,7 +82,7 @@ def place_cut_out(
 
 
 def crop(premultiplied: np.ndarray, alpha: np.ndarray) -> Sprite:
-    """Return the sprite of premultiplied rgb (h, w, 3) and coverage (h, w), without empty borders."""
+    """Return the sprite of premultiplied rgb (h, w, 3) and coverage (h, w), cropped."""
     covered = alpha >= 1 / 255
     rows = np.flatnonzero(covered.any(axis=1))
     columns = np.flatnonzero(covered.any(axis=0))

@@ -15,7 +15,7 @@ from segmodels.sample.textures import (
 
 @dataclass(frozen=True)
 class Plane:
-    """Where each pixel (H, W) looks on a surface: u and v in texels, footprint in texels a pixel."""
+    """Where each pixel (H, W) looks on a surface: u, v in texels, footprint in texels a pixel."""
 
     u: np.ndarray
     v: np.ndarray
