@@ -6,14 +6,17 @@ not published: box or masked box, the fill and the margin are our choice here, a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from PIL import Image
 
-from segmodels.dino.backbone import Backbone
 from segmodels.dino.pixels import IMAGENET_MEAN, normalised_pixels, resize_square
+
+if TYPE_CHECKING:
+    import torch
+
+    from segmodels.dino.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class EmbeddingSettings:
 
 
 def embed_instances(
-    image: np.ndarray, masks: np.ndarray, backbone: Backbone, settings: EmbeddingSettings
+    image: np.ndarray, masks: np.ndarray, backbone: "Backbone", settings: EmbeddingSettings
 ) -> np.ndarray:
     """Embed all instances of one image.
 
@@ -85,7 +88,7 @@ def embed_instances(
         return _mean_keys(image, masks, backbone, size)
     crops = (centre_crop(cut_instance(image, mask, settings), size) for mask in masks)
     vectors = [
-        backbone.extract(torch.from_numpy(batch)).cls.cpu().numpy()
+        backbone.extract(_tensor(batch)).cls.cpu().numpy()
         for batch in _batches(crops, settings.batch_size)
     ]
     return np.concatenate(vectors).astype(np.float32, copy=False)
@@ -145,10 +148,10 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
     return np.asarray(np.maximum(inside, 0) * cells / pixels, np.float32)
 
 
-def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: Backbone, size: int) -> np.ndarray:
+def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: "Backbone", size: int) -> np.ndarray:
     """Mean of the keys of the image (resized to a square, as for MaskCut) inside each mask."""
     batch = normalised_pixels(resize_square(image, size))[None]
-    keys = backbone.extract(torch.from_numpy(batch)).keys[0].cpu().numpy().astype(np.float64)
+    keys = backbone.extract(_tensor(batch)).keys[0].cpu().numpy().astype(np.float64)
     weights = np.stack([pool_mask(mask, keys.shape[:2]) for mask in masks]).astype(np.float64)
     total = np.einsum("mij,ijd->md", weights, keys)
     return np.asarray(total / weights.sum(axis=(1, 2))[:, None], np.float32)
@@ -170,3 +173,10 @@ def _fill_colour(fill: Literal["imagenet_mean", "black"]) -> np.ndarray:
     if fill == "black":
         return np.zeros(3, np.uint8)
     return np.round(np.array(IMAGENET_MEAN) * 255).astype(np.uint8)
+
+
+def _tensor(batch: np.ndarray) -> "torch.Tensor":
+    # Here, not above: the settings of this module are read where torch is not loaded.
+    import torch
+
+    return torch.from_numpy(batch)
