@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from segmodels.formats.ground_truth import GroundTruth
 
 CODE_VERSION = "1"
-SAMPLE_TRAIN, SAMPLE_VAL = 72, 28
 
 
 class SourceConfig(dg.Config):
@@ -45,6 +44,12 @@ class ImagesConfig(StageConfig):
 
     sample: bool | None = Field(
         default=None, description="Compose the embedded sample instead of reading photographs."
+    )
+    sample_train: int | None = Field(
+        default=None, description="Scenes of the sample to learn from. Default: 72."
+    )
+    sample_val: int | None = Field(
+        default=None, description="Scenes of the sample to score. Default: 28."
     )
     sources: list[SourceConfig] | None = None
     shard_size: int | None = Field(default=None, description="Images a shard. Default: 64.")
@@ -69,6 +74,8 @@ class ImagesSettings:
     """Settings of the images stage, see ImagesConfig."""
 
     sample: bool = False
+    sample_train: int = 72
+    sample_val: int = 28
     sources: tuple[ImageSource, ...] = ()
     shard_size: int = 64
     max_pixels: int = 100_000_000
@@ -139,10 +146,11 @@ def _sources(
     if settings.sample:
         from segmodels.sample.dataset import RECIPE, sample_sources, write_sample
 
-        folder = root / f"sample_scenes-{RECIPE}"
+        train, val = settings.sample_train, settings.sample_val
+        folder = root / f"sample_scenes-{RECIPE}-{train}-{val}"
         if not folder.exists():
             log(f"composing the embedded sample in {folder}")
-        write_sample(folder, train=SAMPLE_TRAIN, val=SAMPLE_VAL, on_progress=log)
+        write_sample(folder, train=train, val=val, on_progress=log)
         return tuple(sample_sources(folder))
     if settings.sources:
         return settings.sources

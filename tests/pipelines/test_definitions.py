@@ -1,0 +1,88 @@
+"""The graph as users see it: assets, partitions, jobs, schedule; loading it stays light."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+import yaml
+
+from pipelines.definitions import defs
+from pipelines.settings import ROOT
+
+UNPARTITIONED = {
+    "images": set(),
+    "dino_features": {"images"},
+    "maskcut_masks": {"images", "dino_features"},
+    "cutler_masks": {"images", "maskcut_masks"},
+    "thing_masks": {"images", "maskcut_masks", "cutler_masks"},
+    "instance_embeddings": {"thing_masks", "images", "dino_features"},
+    "stuff_features": {"images", "dino_features"},
+    "stuff_model": {"stuff_features"},
+    "stuff_segments": {"images", "dino_features", "stuff_model"},
+}
+PARTITIONED = {
+    "instance_clusters": {"instance_embeddings"},
+    "pseudo_labels": {"images", "thing_masks", "instance_clusters", "stuff_model"}
+    | {"stuff_segments"},
+    "segmenter": {"images", "pseudo_labels"},
+    "predictions": {"images", "segmenter"},
+    "evaluation": {"images", "maskcut_masks", "thing_masks", "instance_clusters"}
+    | {"pseudo_labels", "predictions"},
+}
+
+
+def test_the_graph_is_the_one_that_the_docs_draw():
+    graph = defs.resolve_asset_graph()
+    found = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.materializable_asset_keys
+    }
+    assert found == UNPARTITIONED | PARTITIONED
+
+
+def test_clustering_and_what_follows_has_one_partition_a_key():
+    graph = defs.resolve_asset_graph()
+    partitioned = {
+        key.to_user_string()
+        for key in graph.materializable_asset_keys
+        if graph.get(key).partitions_def is not None
+    }
+    assert partitioned == set(PARTITIONED)
+
+
+def test_jobs_schedule_and_sensor_have_their_pinned_names():
+    jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
+    assert jobs == {
+        "u2seg",
+        "discover",
+        "recluster",
+        "train_and_evaluate",
+        "register_clusterings",
+        "export",
+    }
+    assert defs.resolve_schedule_def("nightly_recluster").job_name == "recluster"
+    assert defs.resolve_sensor_def("new_images").job_name == "discover"
+
+
+@pytest.mark.parametrize("name", ["sample", "folder", "coco", "imagenet"])
+def test_every_run_config_fits_the_job(name):
+    config = yaml.safe_load((ROOT / "pipelines/configs" / f"{name}.yaml").read_text())
+    assert dg.validate_run_config(defs.resolve_job_def("u2seg"), config)
+
+
+def test_a_wrong_config_key_is_refused_before_anything_runs():
+    config = {"ops": {"dino_features": {"config": {"backbonne": "embedded"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="backbonne"):
+        dg.validate_run_config(defs.resolve_job_def("u2seg"), config)
+
+
+def test_loading_the_graph_loads_no_heavy_library():
+    code = (
+        "import sys, pipelines.definitions; "
+        "print(sorted({'torch', 'cupy', 'faiss', 'mmdet', 'mmengine'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
