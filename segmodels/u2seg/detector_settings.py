@@ -13,12 +13,17 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.py"))
 
 
+def config_path(config: str) -> Path:
+    """File of a configuration given by its shipped name or by its own path."""
+    return Path(config) if config.endswith(".py") else CONFIG_FOLDER / f"{config}.py"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a segmenter is trained; None leaves the choice to the configuration.
 
     Attributes:
-        config: ``cpu_r18`` or ``paper_r50``.
+        config: ``cpu_r18``, ``paper_r50``, or the path of an mmengine configuration like them.
         iterations: optimiser steps in all.
         batch_size: images a step, over all processes.
         learning_rate: peak learning rate.
@@ -27,7 +32,8 @@ class TrainSettings:
         seed: of weights, order, augmentation and sampling.
         splits: splits of the images table to train on.
         keep_empty: train on images without instances, too (U2Seg leaves them out).
-        drop_loss: largest IoU at which DropLoss drops a region (CutLER: 0.01); None is off.
+        drop_loss: leave regions that overlap no pseudo box out of the classification loss.
+        drop_threshold: largest IoU at which DropLoss drops a region (CutLER: 0.01).
         class_agnostic_masks: one mask a box instead of one a cluster and box.
         init_checkpoint: weights to start from: a backbone (DINO's ResNet-50) or a segmenter.
         checkpoint_every: iterations between checkpoints.
@@ -45,7 +51,8 @@ class TrainSettings:
     seed: int = 0
     splits: tuple[str, ...] = ("train",)
     keep_empty: bool = False
-    drop_loss: float | None = 0.01
+    drop_loss: bool = True
+    drop_threshold: float = 0.01
     class_agnostic_masks: bool | None = None
     init_checkpoint: str | None = None
     checkpoint_every: int = 1000
@@ -55,14 +62,17 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         """Refuse what would fail late."""
-        if self.config not in config_names():
-            raise ValueError(f"config must be one of {config_names()}, got {self.config!r}")
+        if not config_path(self.config).is_file():
+            raise ValueError(
+                f"config must be one of {config_names()} or the path of a configuration file, "
+                f"got {self.config!r}"
+            )
         for name in ("iterations", "batch_size", "checkpoint_every", "progress_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.drop_loss is not None and not 0 <= self.drop_loss < 1:
-            raise ValueError(f"drop_loss must be in [0, 1), got {self.drop_loss}")
+        if not 0 <= self.drop_threshold < 1:
+            raise ValueError(f"drop_threshold must be in [0, 1), got {self.drop_threshold}")
 
     def to_json(self) -> str:
         """These settings as a JSON object."""

@@ -65,7 +65,7 @@ class Segmenter:
         from mmengine.config import Config
         from mmengine.registry import DefaultScope
 
-        from segmodels.u2seg.train_config import test_pipeline
+        from segmodels.u2seg.train_config import prediction_pipeline
 
         weights = Path(checkpoint) if checkpoint is not None else last_checkpoint(work_dir)
         if weights is None or not weights.is_file():
@@ -81,7 +81,7 @@ class Segmenter:
         with quiet_third_parties(), DefaultScope.overwrite_default_scope("mmdet"):
             self._model = MODELS.build(config.model)
             self._pipeline = Compose(
-                test_pipeline(self.settings.short_side, self.settings.long_side)
+                prediction_pipeline(self.settings.short_side, self.settings.long_side)
             )
         state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
         self._model.load_state_dict(state)

@@ -10,6 +10,8 @@ from segmodels.u2seg.mmcv_ops import install_mmcv_ops, torchvision_works
 # What the pinned stack says on every run and no user can act on.
 _KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r"`torch\.jit\.(script|interface)` is deprecated", DeprecationWarning),
+    (r"`broadcast_buffers` is deprecated", FutureWarning),
+    (r"Setting (OMP|MKL)_NUM_THREADS environment variable", UserWarning),
     (r"``?MultiScaleDeformableAttention`` has been moved", ImportWarning),
 )
 

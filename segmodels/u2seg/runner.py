@@ -2,13 +2,34 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.runner import Runner
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[int]:
+    """Join torchrun's other processes for the length of a block; yields this process's rank.
+
+    mmengine would join them itself, but insists on a GPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
+        yield get_rank()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield get_rank()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 class SegmenterRunner(Runner):
@@ -21,15 +42,6 @@ class SegmenterRunner(Runner):
         """Build a runner whose model trains on ``device``."""
         bound: type[Self] = type(cls.__name__, (cls,), {"device": device})
         return bound.from_cfg(config)
-
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Join the process group first: mmengine's own way insists on a GPU."""
-        if self.distributed and not torch.distributed.is_initialized():
-            if self.device.type == "cuda":
-                torch.cuda.set_device(self.device)
-            backend = "nccl" if self.device.type == "cuda" else "gloo"
-            torch.distributed.init_process_group(backend)
-        super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Any, model: torch.nn.Module) -> torch.nn.Module:
         """Move the model; over several GPUs synchronise its batch norm."""

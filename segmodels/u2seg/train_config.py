@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from segmodels.u2seg.detector_settings import CONFIG_FOLDER, TrainSettings
+from segmodels.u2seg.detector_settings import TrainSettings, config_path
 
 
 def load_config(name: str) -> Config:
-    """Read a shipped configuration (``cpu_r18``, ``paper_r50``) with its base."""
-    return Config.fromfile(CONFIG_FOLDER / f"{name}.py")
+    """Read a configuration, shipped (``cpu_r18``, ``paper_r50``) or a user's, with its base."""
+    return Config.fromfile(config_path(name))
 
 
 def resolved(settings: TrainSettings, config: Config) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def train_pipeline(short_sides: list[int], long_side: int) -> list[dict[str, Any
     ]  # fmt: skip
 
 
-def test_pipeline(short_side: int, long_side: int) -> list[dict[str, Any]]:
+def prediction_pipeline(short_side: int, long_side: int) -> list[dict[str, Any]]:
     """Transforms of prediction: resize only."""
     scale = (max(long_side, short_side), short_side)
     return [
@@ -112,7 +112,7 @@ def _fill_model(config: Config, settings: TrainSettings, clusters: tuple[int, in
     roi_head = config.model.roi_head
     for head in roi_head.bbox_head:
         head.num_classes = things
-        head.drop_threshold = settings.drop_loss
+        head.drop_threshold = settings.drop_threshold if settings.drop_loss else None
     roi_head.mask_head.num_classes = things
     if settings.class_agnostic_masks is not None:
         roi_head.mask_head.class_agnostic = settings.class_agnostic_masks

@@ -77,7 +77,10 @@ def train_segmenter(
         NonFiniteLossError: training diverged.
     """
     register()
+    from mmengine.dist import barrier
+
     from segmodels.u2seg.dataset import count_clusters
+    from segmodels.u2seg.runner import process_group
     from segmodels.u2seg.train_config import build_train_config
 
     place = Path(work_dir).absolute()
@@ -90,18 +93,20 @@ def train_segmenter(
         clusters=count_clusters(pseudo_labels),
         device=target,
     )
-    if int(os.environ.get("RANK", "0")) == 0:
-        _claim(place, settings, resume=resume)
     total = config.train_cfg.max_iters
-    finished = _finished(place, total)
-    if finished is not None:
-        return finished
-    losses = run_training(config, device=target, on_progress=on_progress,
-                          interval=settings.progress_every)  # fmt: skip
-    result = TrainResult(place / f"iter_{total}.pth", losses, total)
-    if int(os.environ.get("RANK", "0")) == 0:
-        write_json(place / RESULT_FILE, {"iterations": total, "losses": losses})
-    return result
+    with process_group(target) as rank:
+        if rank == 0:
+            _claim(place, settings, resume=resume)
+        barrier()
+        finished = _finished(place, total)
+        if finished is not None:
+            return finished
+        losses = run_training(
+            config, device=target, on_progress=on_progress, interval=settings.progress_every
+        )
+        if rank == 0:
+            write_json(place / RESULT_FILE, {"iterations": total, "losses": losses})
+    return TrainResult(place / f"iter_{total}.pth", losses, total)
 
 
 def run_training(
@@ -208,7 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.images_table, given.pseudo_labels, given.work_dir, settings,
         device=device, on_progress=_print_progress, resume=not given.restart,
     )  # fmt: skip
-    print(json.dumps({"checkpoint": str(result.checkpoint), "losses": result.losses}))
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(json.dumps({"checkpoint": str(result.checkpoint), "losses": result.losses}))
 
 
 def _print_progress(report: dict[str, Any]) -> None:

@@ -141,7 +141,7 @@ def test_the_command_trains_from_a_settings_file(shapes, tmp_path: Path, capsys)
     [
         ({"config": "gpu_r101"}, "config must be one of"),
         ({"iterations": 0}, "iterations must be at least 1"),
-        ({"drop_loss": 1.0}, "drop_loss must be in"),
+        ({"drop_threshold": 1.0}, "drop_threshold must be in"),
     ],
 )
 def test_wrong_settings_fail_at_once(changes: dict, message: str) -> None:
