@@ -105,9 +105,7 @@ def rooms_svg() -> str:
     for row, (name, text, colour) in enumerate(rooms):
         y = MARGIN + row * 76
         parts.append(_box(name, MARGIN, y, colour, None))
-        parts.append(
-            f'<text class="note" x="{MARGIN + BOX_WIDTH + 16}" y="{y + 25}">{text}</text>'
-        )
+        parts.append(f'<text class="note" x="{MARGIN + BOX_WIDTH + 16}" y="{y + 25}">{text}</text>')
         if row:
             x = MARGIN + BOX_WIDTH / 2
             parts.append(
