@@ -69,6 +69,9 @@ class SegmentationHead(nn.Module):
 class ClusterProbe(nn.Module):
     """Cluster centres that follow the codes by online k-means on the unit sphere.
 
+    They start at length 1, where the published code leaves them at sqrt(dim): the loss knows their
+    direction only, and long ones turn too slowly to follow the codes in a few hundred steps.
+
     Args:
         dim: width of the code.
         num_clusters: number of centres S.
@@ -77,7 +80,8 @@ class ClusterProbe(nn.Module):
 
     def __init__(self, dim: int, num_clusters: int, *, generator: torch.Generator) -> None:
         super().__init__()
-        self.centres = nn.Parameter(torch.randn(num_clusters, dim, generator=generator))
+        directions = torch.randn(num_clusters, dim, generator=generator)
+        self.centres = nn.Parameter(functional.normalize(directions, dim=1))
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Cosine of each code (n, dim, h, w) with each centre: (n, S, h, w) in [-1, 1]."""
@@ -87,6 +91,34 @@ class ClusterProbe(nn.Module):
             functional.normalize(self.centres, dim=1),
         )
 
-    def loss(self, codes: torch.Tensor) -> torch.Tensor:
-        """Mean negative cosine of each code with its nearest centre (hard assignment)."""
-        return -self(codes).amax(dim=1).mean()
+    def loss(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Online k-means with hard assignment.
+
+        Returns:
+            The mean negative cosine of each code with its nearest centre, a scalar, and the
+            number of codes that each centre won, (S,) int64.
+        """
+        best = self(codes).max(dim=1)
+        wins = torch.bincount(best.indices.flatten(), minlength=len(self.centres))
+        return -best.values.mean(), wins
+
+    @torch.no_grad()
+    def revive(self, unused: torch.Tensor, codes: torch.Tensor, generator: torch.Generator) -> None:
+        """Move unused centres onto codes that fit no centre well, as k-means++ chooses seeds.
+
+        A centre that wins no code gets no gradient and would stay where chance put it for good.
+
+        Args:
+            unused: (S,) bool, on the CPU.
+            codes: (n, dim, h, w) to choose from, each with a chance in proportion to its squared
+                distance to the nearest centre (on the unit sphere, 2 - 2 cosines).
+            generator: source of chance, on the CPU.
+        """
+        candidates = functional.normalize(codes, dim=1).movedim(1, -1).flatten(0, 2)
+        kept = functional.normalize(self.centres[~unused.to(codes.device)], dim=1)
+        distance = 1 - (candidates @ kept.T).amax(dim=1)
+        for centre in unused.nonzero().flatten().tolist():
+            chances = distance.clamp(min=1e-6).cpu()
+            chosen = torch.multinomial(chances, 1, generator=generator).item()
+            self.centres[centre] = candidates[int(chosen)]
+            distance = torch.minimum(distance, 1 - candidates @ candidates[int(chosen)])

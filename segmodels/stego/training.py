@@ -15,6 +15,9 @@ from segmodels.stego.presets import LOSS_PRESETS
 
 REPORT_EVERY = 10
 
+UNUSED_SHARE = 0.05
+"""A centre is unused when it wins less than this share of an even share of the patches."""
+
 
 @dataclass(frozen=True)
 class StegoSettings:
@@ -31,6 +34,9 @@ class StegoSettings:
         probe_lr: Adam's rate for the cluster centres.
         dropout: channel dropout of the head's inputs and of the features in the loss.
         positive_ranks: a positive is drawn from this many nearest neighbours.
+        revive_every: steps between two looks for cluster centres that win (almost) no patch;
+            they are moved onto badly fitted patches, in the first three quarters of the steps.
+            0 leaves them unused, as published; with a few hundred steps most stay so.
         loss: the correspondence loss; see `presets.loss_preset`.
     """
 
@@ -43,6 +49,7 @@ class StegoSettings:
     probe_lr: float = 5e-3
     dropout: float = 0.1
     positive_ranks: int = POSITIVE_RANKS
+    revive_every: int = 25
     loss: LossSettings = field(default_factory=lambda: LOSS_PRESETS["quantile"])
 
     def __post_init__(self) -> None:
@@ -50,6 +57,8 @@ class StegoSettings:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.batch_size < 2:
             raise ValueError(f"batch_size must be at least 2, got {self.batch_size}")
+        if self.revive_every < 0:
+            raise ValueError(f"revive_every must be at least 0, got {self.revive_every}")
         if self.num_clusters < 2:
             raise ValueError(f"num_clusters must be at least 2, got {self.num_clusters}")
 
@@ -123,6 +132,7 @@ def train_stego(
             {"params": probe.parameters(), "lr": settings.probe_lr},
         ]
     )
+    usage = _CentreUsage(probe, settings)
     batches = _batches(n, settings, rng)
     history = []
     for step in range(1, settings.steps + 1):
@@ -137,8 +147,10 @@ def train_stego(
         )
         parts = stego_loss(dropped, codes, settings.loss, generator)
         optimiser.zero_grad(set_to_none=True)
-        (parts.total + probe.loss(codes[0].detach())).backward()
+        probe_loss, wins = probe.loss(codes[0].detach())
+        (parts.total + probe_loss).backward()
         optimiser.step()
+        usage.after(step, wins, codes[0].detach(), generator)
         if step % REPORT_EVERY == 0 or step == settings.steps:
             terms = (parts.total, parts.same, parts.neighbour, parts.random)
             history.append([float(step), *(term.item() for term in terms)])
@@ -154,3 +166,26 @@ def _batches(n: int, settings: StegoSettings, rng: np.random.Generator) -> Itera
         order = rng.permutation(n)
         for start in range(0, n - size + 1, size):
             yield order[start : start + size]
+
+
+class _CentreUsage:
+    """Counts what each centre wins, and revives the unused."""
+
+    def __init__(self, probe: ClusterProbe, settings: StegoSettings) -> None:
+        self._probe = probe
+        self._every = settings.revive_every
+        self._last = settings.steps * 3 // 4
+        self._wins = torch.zeros(settings.num_clusters, dtype=torch.int64)
+
+    def after(
+        self, step: int, wins: torch.Tensor, codes: torch.Tensor, generator: torch.Generator
+    ) -> None:
+        """Count one step; at the end of an interval, look for unused centres."""
+        if self._every == 0 or step > self._last:
+            return
+        self._wins += wins.cpu()
+        if step % self._every == 0:
+            unused = self._wins < UNUSED_SHARE * self._wins.sum() / len(self._wins)
+            if unused.any():
+                self._probe.revive(unused, codes, generator)
+            self._wins.zero_()
