@@ -50,6 +50,7 @@ class Weights(dg.ConfigurableResource):
             raise dg.Failure(str(error)) from error
         return {
             "digest": backbone.digest,
+            "patch_size": backbone.patch_size,
             "image_size": backbone.image_size,
             "tau": backbone.tau,
             "center_keys": backbone.center_keys,
@@ -102,6 +103,12 @@ def dino_features(
     settings = resolve_settings(config, FeatureSettings, stage)
     described = weights.describe(settings.backbone)
     described["image_size"] = settings.image_size or described["image_size"]
+    patch_size = described.pop("patch_size")
+    if described["image_size"] % patch_size:
+        raise dg.Failure(
+            f"image_size must be a multiple of the patch size {patch_size}, got "
+            f"{described['image_size']}"
+        )
     table = read_images(store.stage("images").require())
     record = remember(stage, settings)
     tasks = [

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.backbone import dino_backbone
 from assets.clusters import instance_clusters, instance_embeddings
 from assets.evaluation import evaluation, predictions
 from assets.features import Weights, dino_features
@@ -28,6 +29,7 @@ if not settings.dagster_home:
 defs = dg.Definitions(
     assets=[
         images,
+        dino_backbone,
         dino_features,
         maskcut_masks,
         cutler_masks,

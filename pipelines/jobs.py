@@ -34,6 +34,13 @@ train_and_evaluate = dg.define_asset_job(
 )
 
 
+pretrain_backbone = dg.define_asset_job(
+    "pretrain_backbone",
+    selection=["images", "dino_backbone"],
+    description="Pre-train a DINO backbone on the dataset's own photographs.",
+)
+
+
 class CountsConfig(dg.Config):
     """Cluster counts to register as partitions."""
 
@@ -80,4 +87,12 @@ def export() -> None:
     copy_results()
 
 
-JOBS = [u2seg, discover, recluster, train_and_evaluate, register_clusterings, export]
+JOBS = [
+    u2seg,
+    discover,
+    recluster,
+    train_and_evaluate,
+    register_clusterings,
+    pretrain_backbone,
+    export,
+]

@@ -12,6 +12,7 @@ from pipelines.settings import ROOT
 
 UNPARTITIONED = {
     "images": set(),
+    "dino_backbone": {"images"},
     "dino_features": {"images"},
     "maskcut_masks": {"images", "dino_features"},
     "cutler_masks": {"images", "maskcut_masks"},
@@ -59,6 +60,7 @@ def test_jobs_schedule_and_sensor_have_their_pinned_names():
         "recluster",
         "train_and_evaluate",
         "register_clusterings",
+        "pretrain_backbone",
         "export",
     }
     assert defs.resolve_schedule_def("nightly_recluster").job_name == "recluster"
