@@ -19,7 +19,9 @@ COLOURS = {
     "model": "#a33b5c",
     "evaluation": "#2f6f6f",
 }
-BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 158, 40, 196, 62, 24
+BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 168, 38, 208, 64, 24
+# Things run down the left lane and stuff down the middle one, so that no arrow crosses a box.
+LANES = {"stuff_features": 1, "stuff_model": 1, "stuff_segments": 1, "dino_backbone": 2}
 STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#fff;text-anchor:middle}"
     ".note{fill:#555;font-size:12px;text-anchor:start}.line{stroke:#888;fill:none}</style>"
@@ -29,7 +31,7 @@ STYLE = (
 
 
 def layers(parents: dict[str, set[str]]) -> dict[str, int]:
-    """Column of each asset: one more than the furthest of its parents."""
+    """Row of each asset: one more than the furthest of its parents."""
     depth: dict[str, int] = {}
 
     def of(name: str) -> int:
@@ -62,32 +64,28 @@ def graph_svg() -> str:
         name: {key.to_user_string() for key in node.parent_keys} for name, node in nodes.items()
     }
     depth = layers(parents)
-    rows: dict[int, list[str]] = {}
-    for name in sorted(depth, key=lambda name: (depth[name], nodes[name].group_name, name)):
-        rows.setdefault(depth[name], []).append(name)
-    tallest = max(map(len, rows.values()))
     place = {
-        name: (
-            MARGIN + column * STEP_X,
-            MARGIN + (row + (tallest - len(names)) / 2) * STEP_Y,
-        )
-        for column, names in rows.items()
-        for row, name in enumerate(names)
+        name: (MARGIN + LANES.get(name, 0) * STEP_X, MARGIN + row * STEP_Y)
+        for name, row in depth.items()
     }
     parts = []
     for name, own in reduced(parents).items():
         x, y = place[name]
         for parent in sorted(own):
-            px, py = place[parent][0] + BOX_WIDTH, place[parent][1] + BOX_HEIGHT / 2
-            bend = max(30.0, (x - px) / 2)
+            start = (place[parent][0] + BOX_WIDTH / 2, place[parent][1] + BOX_HEIGHT)
+            end = (x + BOX_WIDTH / 2, y)
+            # A lane's arrow first goes straight down beside the boxes that it passes.
+            turn = end[1] - STEP_Y / 2 if start[0] > end[0] else start[1]
+            bend = (end[1] - turn) / 2
             parts.append(
-                f'<path class="line" marker-end="url(#tip)" d="M{px:g} {py:g}C{px + bend:g} {py:g}'
-                f' {x - bend:g} {y + BOX_HEIGHT / 2:g} {x:g} {y + BOX_HEIGHT / 2:g}"/>'
+                f'<path class="line" marker-end="url(#tip)" d="M{start[0]:g} {start[1]:g}'
+                f"L{start[0]:g} {turn:g}C{start[0]:g} {turn + bend:g} {end[0]:g} {end[1] - bend:g}"
+                f' {end[0]:g} {end[1]:g}"/>'
             )
     for name, (x, y) in place.items():
         parts.append(_box(name, x, y, COLOURS[nodes[name].group_name], nodes[name].partitions_def))
-    width = 2 * MARGIN + STEP_X * max(rows) + BOX_WIDTH
-    height = 2 * MARGIN + STEP_Y * (tallest - 1) + BOX_HEIGHT + 20
+    width = 2 * MARGIN + STEP_X * max(LANES.values()) + BOX_WIDTH
+    height = 2 * MARGIN + STEP_Y * max(depth.values()) + BOX_HEIGHT + 20
     note = "double outline: one partition a clustering key (k0300, k0800, ...)"
     parts.append(f'<text class="note" x="{MARGIN}" y="{height - 10:g}">{note}</text>')
     return _svg(width, height, parts)
