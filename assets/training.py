@@ -80,26 +80,26 @@ def segmenter(
             cwd=str(Path(__file__).resolve().parent.parent),
         )
         (folder / REQUEST_FILE).unlink()
-        return {"history": _history(folder)}
+        return _losses(folder)
 
     digest = digest_of(CODE_VERSION, settings, labels.digest)
     version = materialise(stage, digest, settings, compute, context.log.info, resumable=True)
-    history = version.summary["history"]
+    losses = version.summary["losses"]
     return result(
         version,
         {
-            "iterations": settings.iterations,
-            "final_loss": history[-1]["loss"],
-            "loss_curve": curve(
-                "Training losses", history, [name for name in history[0] if "loss" in name]
-            ),
+            **losses,
+            "loss_curve": curve("Training losses", version.summary["history"], list(losses)),
         },
     )
 
 
-def _history(work_dir: Path) -> list[dict[str, float]]:
-    """At most 200 points of the scalars that MMEngine wrote."""
-    from segmodels.u2seg.training import read_scalars
+def _losses(work_dir: Path) -> dict[str, Any]:
+    """Losses of the last iteration, and at most 200 points of those before it."""
+    from segmodels.u2seg.training import final_losses, read_scalars
 
     points = read_scalars(work_dir)
-    return points[:: max(1, len(points) // 200)]
+    return {
+        "losses": final_losses(work_dir),
+        "history": points[:: max(1, len(points) // 200)],
+    }

@@ -144,6 +144,12 @@ def run_training(
     return progress.last_losses
 
 
+def final_losses(work_dir: str | Path) -> dict[str, float]:
+    """The losses of the last iteration of a finished run, by mmengine's names."""
+    content = json.loads((Path(work_dir) / RESULT_FILE).read_text(encoding="utf-8"))
+    return dict(content["losses"])
+
+
 def read_scalars(work_dir: str | Path) -> list[dict[str, float]]:
     """The losses that a finished or interrupted run has logged, by rising iteration."""
     by_step: dict[int, dict[str, float]] = {}
