@@ -39,8 +39,8 @@ class LossSettings:
         neighbour: pairs with one of its nearest neighbours ("inter").
         random: pairs with other images of the batch ("neg").
         shift: "fixed" takes b from the terms, as published; "quantile" sets b in each batch so
-            that the terms' share of correspondences is positive, which needs no tuning (and no
-            labels) for a backbone whose cosines lie elsewhere than DINO's.
+            that the terms' share of correspondences is positive, which follows a backbone whose
+            cosines lie elsewhere than DINO's.
         clamp: "zero" clamps the code correspondence from below at 0; "stabilised" also from
             above at 0.8.
         pointwise: centre each source point's correspondences before the shift.
