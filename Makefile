@@ -8,6 +8,9 @@ export DAGSTER_HOME := $(CURDIR)
 ifdef IMAGES
 export EXNIHILO_IMAGES := $(abspath $(IMAGES))
 endif
+ifdef DATASET
+export EXNIHILO_DATASET := $(DATASET)
+endif
 ifdef ANNOTATIONS
 export EXNIHILO_ANNOTATIONS := $(ANNOTATIONS)
 endif

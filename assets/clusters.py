@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.config import config_for, remember, resolve_settings
+from assets.config import config_for, resolve_settings
 from assets.features import Weights, backbone_choice
 from assets.images import identity_of, read_images, shards_of
 from assets.metadata import bar_table, table_metadata
@@ -43,7 +43,6 @@ def instance_embeddings(
     """One vector an instance, from the backbone that the features were computed with."""
     stage = store.stage("instance_embeddings")
     settings = resolve_settings(config, EmbeddingSettings, stage)
-    record = remember(stage, settings)
     backbone = backbone_choice(store)
     masks = read_table(store.stage("thing_masks").require().folder / "masks.arrow")
     tasks = []
@@ -60,7 +59,7 @@ def instance_embeddings(
             )
         )
     version, computed = materialise_shards(
-        stage, tasks, shards, settings=record, log=context.log.info
+        stage, tasks, shards, settings=settings, log=context.log.info
     )
     return result(version, {**version.summary["totals"], "shards_computed": computed})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.config import config_for, remember, resolve_settings
+from assets.config import config_for, resolve_settings
 from assets.images import identity_of, read_images, shards_of
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stage_run import result
@@ -110,7 +110,6 @@ def dino_features(
             f"{described['image_size']}"
         )
     table = read_images(store.stage("images").require())
-    record = remember(stage, settings)
     tasks = [
         ShardTask(
             shard,
@@ -124,7 +123,7 @@ def dino_features(
         stage,
         tasks,
         shards,
-        settings=record,
+        settings=settings,
         log=context.log.info,
         facts={"backbone": described},
     )

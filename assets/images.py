@@ -99,10 +99,10 @@ def images(
     """The table of all images that can be read, and of those that cannot."""
     require_clustering_if_partitioned(context)
     stage = store.stage("images")
-    settings = _settings(config, read_remembered(stage))
     log = context.log.info
     try:
-        sources = _sources(settings, inputs, stage.path.parent, log)
+        settings = _settings(config, read_remembered(stage), inputs)
+        sources = _sources(settings, stage.path.parent, log)
         digest = digest_of(CODE_VERSION, settings, sources, fingerprint_sources(sources))
         previous = stage.current()
         known = None if previous is None else read_table(previous.folder / "images.arrow")
@@ -128,21 +128,24 @@ def images(
     )
 
 
-def _settings(config: ImagesConfig, remembered: dict[str, Any]) -> ImagesSettings:
-    merged = remembered | config.given()
-    given_sources = merged.pop("sources", ())
-    if config.sources is not None and config.sample is None:
-        merged["sample"] = False
-    sources = tuple(
-        ImageSource(**(dict(source) if isinstance(source, SourceConfig) else source))
-        for source in given_sources
-    )
-    return ImagesSettings(sources=sources, **merged)
+def _settings(
+    config: ImagesConfig, remembered: dict[str, Any], inputs: InputPaths
+) -> ImagesSettings:
+    """Where images come from: this run's config, else the environment, else the last run."""
+    given = config.given()
+    old_sources = [ImageSource(**source) for source in remembered.pop("sources", ())]
+    if config.sources is not None:
+        given["sources"] = tuple(ImageSource(**dict(source)) for source in config.sources)
+    elif inputs.images and not config.sample:
+        given["sources"] = tuple(sources_from_paths(inputs.images, inputs.annotations))
+    else:
+        given["sources"] = tuple(old_sources)
+    if config.sample is None and (config.sources is not None or inputs.images):
+        given["sample"] = False
+    return ImagesSettings(**(remembered | given))
 
 
-def _sources(
-    settings: ImagesSettings, inputs: InputPaths, root: Path, log: Any
-) -> tuple[ImageSource, ...]:
+def _sources(settings: ImagesSettings, root: Path, log: Any) -> tuple[ImageSource, ...]:
     if settings.sample:
         from segmodels.sample.dataset import RECIPE, sample_sources, write_sample
 
@@ -154,8 +157,6 @@ def _sources(
         return tuple(sample_sources(folder))
     if settings.sources:
         return settings.sources
-    if inputs.images:
-        return tuple(sources_from_paths(inputs.images, inputs.annotations))
     raise InputError(
         "no images were named: set EXNIHILO_IMAGES to a folder (make run IMAGES=...), or "
         "ops.images.config.sources in the run config"

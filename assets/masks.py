@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from assets.config import config_for, remember, resolve_settings
+from assets.config import config_for, resolve_settings
 from assets.features import backbone_choice
 from assets.images import identity_of, read_images, shards_of, train_images
 from assets.metadata import area_histogram, mask_sheet, table_metadata
@@ -45,7 +45,6 @@ def maskcut_masks(
     )
     table = read_images(store.stage("images").require())
     features = finished_shards(store.stage("dino_features").require())
-    record = remember(stage, chosen)
     tasks = [
         ShardTask(
             shard,
@@ -56,7 +55,7 @@ def maskcut_masks(
         for shard, rows in shards_of(table).items()
     ]
     version, computed = materialise_shards(
-        stage, tasks, shards, settings=record, log=context.log.info
+        stage, tasks, shards, settings=chosen, log=context.log.info
     )
     masks = read_mask_shards(finished_shards(version).folders)
     return result(

@@ -25,6 +25,11 @@ def clustering_of(context: dg.AssetExecutionContext) -> ClusteringKey:
         key = ClusteringKey.parse(text)
     except ValueError as error:
         raise dg.Failure(str(error)) from error
+    if key.round is not None:
+        raise dg.Failure(
+            f"{text} asks for masks of self-training round {key.round}, but self-training is not "
+            f"built yet: use {ClusteringKey(key.num_clusters, seed=key.seed)}"
+        )
     if not context.instance.has_dynamic_partition(str(CLUSTERINGS.name), text):
         context.instance.add_dynamic_partitions(str(CLUSTERINGS.name), [text])
         context.log.info(f"registered the clustering {text}")

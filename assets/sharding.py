@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from assets.config import remember
 from assets.store import StageFolder, Version, digest_of
 
 Summary = dict[str, float]
@@ -105,7 +106,7 @@ def materialise_shards(
     tasks: Sequence[ShardTask],
     runner: ShardRunner,
     *,
-    settings: dict[str, Any],
+    settings: object,
     log: Callable[[str], None],
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Version, int]:
@@ -134,7 +135,7 @@ def materialise_shards(
     totals = _totals([root / name for name in names.values()])
     version = stage.point_to(
         digest_of(sorted(names.items())),
-        settings=settings,
+        settings=remember(stage, settings),
         summary={"shards": names, "totals": totals, **(facts or {})},
         folder="shards",
     )

@@ -29,7 +29,6 @@ def materialise(
         compute: fills the folder and returns a JSON-able summary (counts).
         resumable: `compute` finds in its folder what an interrupted run left there.
     """
-    record = remember(stage, settings)
     current = stage.current()
     if current is not None and current.digest == digest:
         log(f"{stage.name}: nothing changed, keeping {current.folder}")
@@ -37,7 +36,8 @@ def materialise(
     open_version = stage.resumable_version if resumable else stage.new_version
     with open_version(digest) as folder:
         summary = compute(folder)
-    return stage.point_to(digest, settings=record, summary=summary)
+    # Only settings that led to a result are worth repeating.
+    return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
 
 
 def result(version: Version, metadata: Metadata) -> dg.MaterializeResult[None]:

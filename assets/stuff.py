@@ -8,7 +8,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from assets.config import config_for, remember, resolve_settings
+from assets.config import config_for, resolve_settings
 from assets.features import Weights, backbone_choice
 from assets.images import identity_of, shards_of, train_images
 from assets.metadata import curve, stuff_sheet, table_metadata
@@ -88,7 +88,6 @@ def stuff_features(
 
     stage = store.stage("stuff_features")
     settings = resolve_settings(config, StuffFeatureSettings, stage)
-    record = remember(stage, settings)
     backbone = backbone_choice(store)
     tasks = [
         ShardTask(
@@ -106,7 +105,7 @@ def stuff_features(
         for shard, rows in shards_of(train_images(store)).items()
     ]
     version, computed = materialise_shards(
-        stage, tasks, shards, settings=record, log=context.log.info
+        stage, tasks, shards, settings=settings, log=context.log.info
     )
     return result(version, {**version.summary["totals"], "shards_computed": computed})
 
@@ -196,7 +195,6 @@ def stuff_segments(
 
     stage = store.stage("stuff_segments")
     settings = resolve_settings(config, StuffSegmentSettings, stage)
-    record = remember(stage, settings)
     backbone = backbone_choice(store)
     model = store.stage("stuff_model").require()
     table = train_images(store)
@@ -217,7 +215,7 @@ def stuff_segments(
         for shard, rows in shards_of(table).items()
     ]
     version, computed = materialise_shards(
-        stage, tasks, shards, settings=record, log=context.log.info
+        stage, tasks, shards, settings=settings, log=context.log.info
     )
     segments = read_segments(finished_shards(version).folders)
     return result(

@@ -75,6 +75,28 @@ def test_the_environment_names_the_images_too(store, photos):
     assert store.stage("images").require().summary["images"] == 6
 
 
+def test_the_environment_goes_before_what_is_remembered_and_the_config_before_both(
+    store, photos, tmp_path
+):
+    one = tmp_path / "one"
+    one.mkdir()
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(one / "a.png")
+    run(store, source(photos))
+    run(store, inputs=InputPaths(images=str(one)))
+    assert store.stage("images").require().summary["images"] == 1
+    run(store)  # remembers where the environment pointed
+    assert store.stage("images").require().summary["images"] == 1
+    run(store, source(photos), inputs=InputPaths(images=str(one)))
+    assert store.stage("images").require().summary["images"] == 6
+
+
+def test_settings_that_failed_are_not_remembered(store, photos):
+    with pytest.raises(dg.Failure, match="shard_size"):
+        run(store, source(photos) | {"shard_size": -1})
+    run(store, source(photos))
+    assert store.stage("images").require().settings["shard_size"] == 64
+
+
 def test_a_second_run_keeps_the_first_result(store, photos):
     run(store, source(photos))
     before = store.stage("images").pointer.stat().st_mtime_ns

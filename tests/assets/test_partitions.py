@@ -44,6 +44,13 @@ def test_a_key_outside_the_grammar_is_refused_and_not_registered():
         assert instance.get_dynamic_partitions("clusterings") == []
 
 
+def test_masks_of_a_self_training_round_are_refused_by_name():
+    with dg.instance_for_test() as instance, pytest.raises(dg.Failure) as failure:
+        job().execute_in_process(instance=instance, tags={"dagster/partition": "k0300-r2"})
+    assert "self-training round 2" in failure.value.description
+    assert "use k0300" in failure.value.description
+
+
 def test_a_run_of_unpartitioned_stages_needs_no_key():
     with dg.instance_for_test() as instance:
         assert dg.materialize([first], instance=instance).success

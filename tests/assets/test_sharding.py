@@ -1,5 +1,6 @@
 """Sharded stages: skip what is finished, lose nothing, the same bytes from every engine."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ def square(number: int, folder: Path) -> dict[str, float]:
     return {"files": 1, "total": number * number}
 
 
+@dataclass(frozen=True)
+class NoSettings:
+    pass
+
+
 def tasks_for(numbers):
     return [
         ShardTask(shard, digest_of(number), square, number) for shard, number in enumerate(numbers)
@@ -28,7 +34,7 @@ def run(stage, numbers, engine="serial"):
         stage,
         tasks_for(numbers),
         ShardRunner(engine=engine, workers=2),
-        settings={},
+        settings=NoSettings(),
         log=lines.append,
     )
     return version, computed, lines
