@@ -22,6 +22,8 @@ class ThingMaskSettings:
         min_score: masks with a lower score go.
         min_area_share: masks below this share of the image's area go.
         max_area_share: masks above this share go; they are the background cut the wrong way.
+        max_border_share: masks that cover more than this share of the image's outermost pixels
+            go: what runs along the border is mostly background. 1 keeps them all.
         max_overlap_iou: a mask goes when its IoU with a better one of the image is above this.
         max_per_image: at most so many masks an image, the best first.
     """
@@ -29,6 +31,7 @@ class ThingMaskSettings:
     min_score: float = 0.0
     min_area_share: float = 0.001
     max_area_share: float = 0.95
+    max_border_share: float = 1.0
     max_overlap_iou: float = 0.8
     max_per_image: int = 100
 
@@ -38,8 +41,9 @@ class ThingMaskSettings:
                 "area shares must satisfy 0 <= min_area_share <= max_area_share <= 1, got "
                 f"{self.min_area_share} and {self.max_area_share}"
             )
-        if not 0 <= self.max_overlap_iou <= 1:
-            raise ValueError(f"max_overlap_iou must be in [0, 1], got {self.max_overlap_iou}")
+        for name in ("max_border_share", "max_overlap_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if self.max_per_image < 1:
             raise ValueError(f"max_per_image must be at least 1, got {self.max_per_image}")
 
@@ -81,13 +85,31 @@ def select_things(masks: pa.Table, settings: ThingMaskSettings) -> ThingSelectio
     ):
         removed[name] = int(np.count_nonzero(kept & ~passes))
         kept &= passes
+    table, removed["max_border_share"] = _filter_images(
+        masks.filter(pa.array(kept)),
+        lambda rows: np.flatnonzero(border_shares(decode_masks(rows)) <= settings.max_border_share),
+    )
     table, removed["max_overlap_iou"] = _filter_images(
-        masks.filter(pa.array(kept)), lambda rows: _distinct(rows, settings.max_overlap_iou)
+        table, lambda rows: _distinct(rows, settings.max_overlap_iou)
     )
     table, removed["max_per_image"] = _filter_images(
         table, lambda rows: np.sort(best_first(rows)[: settings.max_per_image])
     )
     return ThingSelection(table, removed)
+
+
+def border_shares(masks: np.ndarray) -> np.ndarray:
+    """Share of the image's outermost pixels that each mask covers.
+
+    Args:
+        masks: (n, H, W) bool.
+
+    Returns:
+        (n,) float in 0..1.
+    """
+    border = np.ones(masks.shape[1:], dtype=bool)
+    border[1:-1, 1:-1] = False
+    return masks[:, border].mean(axis=1)
 
 
 def best_first(masks: pa.Table) -> np.ndarray:

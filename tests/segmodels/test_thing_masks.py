@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kernels.overlaps import mask_iou
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, group_by_image, mask_row, mask_table
-from segmodels.u2seg.thing_masks import ThingMaskSettings, select_things
+from segmodels.u2seg.thing_masks import ThingMaskSettings, border_shares, select_things
 
 OPEN = ThingMaskSettings(
     min_score=0.0, min_area_share=0.0, max_area_share=1.0, max_overlap_iou=1.0, max_per_image=100
@@ -41,9 +41,15 @@ def test_each_filter_counts_what_it_removed():
         (1, 15, box(6, 6, 2, 2), 0.7),  # third of two
         (1, 16, box(3, 3, 2, 2), 0.8),  # kept
         (2, 17, box(6, 6, 2, 2), 0.7),  # kept: another image
+        (2, 18, box(8, 0, 2, 10), 0.9),  # 12 of the 36 pixels along the border
     )
     chosen = ThingMaskSettings(
-        min_score=0.5, min_area_share=0.02, max_area_share=0.9, max_overlap_iou=0.5, max_per_image=2
+        min_score=0.5,
+        min_area_share=0.02,
+        max_area_share=0.9,
+        max_border_share=0.3,
+        max_overlap_iou=0.5,
+        max_per_image=2,
     )
     selection = select_things(masks, chosen)
     assert selection.table["instance_id"].to_pylist() == [10, 16, 17]
@@ -51,6 +57,7 @@ def test_each_filter_counts_what_it_removed():
         "min_score": 1,
         "min_area_share": 1,
         "max_area_share": 1,
+        "max_border_share": 1,
         "max_overlap_iou": 1,
         "max_per_image": 1,
     }
@@ -63,6 +70,11 @@ def test_limits_themselves_pass():
     assert kept_ids(masks, chosen) == [1, 2]
     half = table((1, 1, box(0, 0, 2, 2), 0.9), (1, 2, box(0, 0, 2, 4), 0.8))  # IoU is 0.5
     assert kept_ids(half, ThingMaskSettings(max_overlap_iou=0.5)) == [1, 2]
+
+
+def test_border_shares_count_each_outermost_pixel_once():
+    masks = np.stack([box(0, 0, 10, 10), box(1, 1, 8, 8), box(0, 0, 1, 10), box(0, 0, 3, 3)])
+    assert border_shares(masks) == pytest.approx([1, 0, 10 / 36, 5 / 36])
 
 
 def test_of_equal_scores_the_lower_id_wins_and_a_removed_mask_removes_nothing():
