@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -21,6 +21,9 @@ from assets.training import TrainerLauncher
 from segmodels.formats.arrow import read_table, rows_in, write_table
 from segmodels.formats.errors import InputError
 from segmodels.u2seg.detector_settings import PredictionChoices
+
+if TYPE_CHECKING:
+    from segmodels.evaluation.run_report import RunPlaces
 
 CODE_VERSION = "1"
 PredictionConfig = config_for(PredictionChoices)
@@ -118,7 +121,7 @@ def evaluation(context: dg.AssetExecutionContext, store: Store) -> dg.Materializ
     """Scores under every protocol, and the report; without ground truth, statistics and pictures."""
     key = str(clustering_of(context))
     stage = store.stage("evaluation", key)
-    upstream = {name: _version(store, name, key) for name in STAGES}
+    upstream = upstream_versions(store, key)
 
     def compute(folder: Path) -> dict[str, Any]:
         return _evaluate(folder, store, key, upstream, context.log.info)
@@ -142,9 +145,11 @@ def evaluation(context: dg.AssetExecutionContext, store: Store) -> dg.Materializ
     )
 
 
-def _version(store: Store, name: str, key: str) -> Version:
-    partitioned = store.stage(name, key).current()
-    return partitioned if partitioned is not None else store.stage(name).require()
+def upstream_versions(store: Store, key: str) -> dict[str, Version]:
+    """The current version of every stage that a clustering's scores rest on."""
+    return {
+        name: store.stage(name, key).current() or store.stage(name).require() for name in STAGES
+    }
 
 
 def _evaluate(
@@ -157,36 +162,22 @@ def _evaluate(
     from segmodels.evaluation.evaluate import evaluate
     from segmodels.evaluation.maskcut_baseline import add_maskcut_baseline
     from segmodels.evaluation.metrics_table import metrics_table
-    from segmodels.evaluation.predictions import Predictions
-    from segmodels.evaluation.run_report import RunPlaces, comparison_sheet, write_run_report
-    from segmodels.u2seg.label_export import with_clusters
+    from segmodels.evaluation.run_report import comparison_sheet, write_run_report
 
-    labels = upstream["pseudo_labels"].summary
-    num_things, num_stuff = labels["num_things"], labels["num_stuff"]
     table = predicted_images(store)
-    truth = dataset_sources(upstream["images"]).ground_truth(table)
+    places = run_places(upstream, table)
+    truth = places.ground_truth
+    num_things, num_stuff = places.predictions.num_things, places.predictions.num_stuff
     outcome = evaluate(
         upstream["predictions"].folder, truth, table, num_things, num_stuff, on_progress=log
     )
-    discovered = read_mask_shards(finished_shards(upstream["maskcut_masks"]).folders)
     if truth is not None:
-        add_maskcut_baseline(outcome.metrics, discovered, truth, table)
+        add_maskcut_baseline(outcome.metrics, places.discovered, truth, table)
     write_atomically(folder / "metrics.json", json.dumps(outcome.metrics, indent=1))
     text = metrics_table(outcome.metrics)
     write_atomically(folder / "metrics.txt", text)
     write_table(outcome.per_class, folder / "per_class.arrow")
     write_table(outcome.mapping, folder / "mapping.arrow")
-    places = RunPlaces(
-        images=table,
-        all_images=read_images(upstream["images"]),
-        things=with_clusters(
-            read_table(upstream["thing_masks"].folder / "masks.arrow"),
-            read_table(upstream["instance_clusters"].folder / "clusters.arrow"),
-        ),
-        discovered=discovered,
-        predictions=Predictions(upstream["predictions"].folder, num_things, num_stuff),
-        ground_truth=truth,
-    )
     write_run_report(
         folder / "report.html",
         places,
@@ -200,6 +191,28 @@ def _evaluate(
         "headline": _headline(outcome.metrics),
         "preview": picture(comparison_sheet(places, outcome.mapping)).value,
     }
+
+
+def run_places(upstream: Mapping[str, Version], table: pa.Table) -> "RunPlaces":
+    """What a run left behind, narrowed to the images of a table."""
+    from segmodels.evaluation.predictions import Predictions
+    from segmodels.evaluation.run_report import RunPlaces
+    from segmodels.u2seg.label_export import with_clusters
+
+    labels = upstream["pseudo_labels"].summary
+    return RunPlaces(
+        images=table,
+        all_images=read_images(upstream["images"]),
+        things=with_clusters(
+            read_table(upstream["thing_masks"].folder / "masks.arrow"),
+            read_table(upstream["instance_clusters"].folder / "clusters.arrow"),
+        ),
+        discovered=read_mask_shards(finished_shards(upstream["maskcut_masks"]).folders),
+        predictions=Predictions(
+            upstream["predictions"].folder, labels["num_things"], labels["num_stuff"]
+        ),
+        ground_truth=dataset_sources(upstream["images"]).ground_truth(table),
+    )
 
 
 def _summary(images: Version, table: pa.Table, *, scored: bool) -> str:
