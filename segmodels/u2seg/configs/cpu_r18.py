@@ -6,10 +6,11 @@ box_stds = ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [1 / 30, 1 / 30, 1 / 1
 stage_ious = (0.5, 0.6, 0.7)
 
 model = dict(
-    backbone=dict(depth=18),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
+    backbone=dict(depth=18, base_channels=32),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
+        stage_loss_weights=[1.0, 0.5, 0.25],
         bbox_roi_extractor=dict(
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2), out_channels=64),
         bbox_head=[
@@ -31,7 +32,13 @@ model = dict(
         mask_roi_extractor=dict(
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=2), out_channels=64),
         mask_head=dict(
-            num_convs=2, in_channels=64, conv_out_channels=64, class_agnostic=True)),
+            num_convs=2,
+            in_channels=64,
+            conv_out_channels=64,
+            class_agnostic=True,
+            # From a random start the mask head is the last to learn.
+            norm_cfg=dict(type='GN', num_groups=16),
+            loss_mask=dict(loss_weight=2.0))),
     semantic_head=dict(in_channels=64, inner_channels=64),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=250),
@@ -58,14 +65,14 @@ model = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=5.0))
 
 schedule = dict(warmup=30, cosine=True)
 
 defaults = dict(
-    iterations=400,
-    batch_size=2,
+    iterations=300,
+    batch_size=4,
     short_sides=[160, 192, 224],
     long_side=320,
     workers=0,
@@ -77,7 +84,7 @@ prediction = dict(
     score_threshold=0.05,
     nms_threshold=0.5,
     max_detections=100,
-    instance_confidence=0.3,
+    instance_confidence=0.2,
     overlap=0.5,
     stuff_min_area=4096,
     stuff_area_short_side=800)

@@ -36,7 +36,7 @@ def test_it_learns_its_training_images(learned, capsys) -> None:
     scored.accumulate()
     scored.summarize()
     capsys.readouterr()
-    assert scored.stats[1] > 0.5
+    assert scored.stats[1] > 0.4
 
 
 def test_semantic_maps_are_learned_and_of_image_size(learned) -> None:
