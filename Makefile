@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
+# Threads that spin while they wait make a busy machine many times slower.
+export OMP_WAIT_POLICY := PASSIVE
 ifdef IMAGES
 export EXNIHILO_IMAGES := $(abspath $(IMAGES))
 endif
