@@ -42,7 +42,7 @@ def main() -> None:
         tiles += [panel.picture for panel in others]
         captions += ["photograph", "masks found by normalized cuts"]
         captions += ["panoptic prediction", "ground truth"]
-    Image.fromarray(contact_sheet(tiles, captions, columns=4, tile=230)).save(OUT, optimize=True)
+    Image.fromarray(contact_sheet(tiles, captions, columns=4, tile=200)).save(OUT, optimize=True)
 
 
 if __name__ == "__main__":
