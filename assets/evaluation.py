@@ -137,7 +137,7 @@ def evaluation(context: dg.AssetExecutionContext, store: Store) -> dg.Materializ
     return result(
         version,
         {
-            "report": dg.MetadataValue.url(report.as_uri()),
+            "report": dg.MetadataValue.path(str(report)),
             "metrics": dg.MetadataValue.md(f"```\n{table}\n```"),
             **version.summary["headline"],
             "preview": dg.MetadataValue.md(version.summary["preview"]),

@@ -1,0 +1,52 @@
+"""The sensor that sees new photographs."""
+
+import dagster as dg
+import pytest
+from PIL import Image
+
+from assets.images import InputPaths, images
+from assets.store import Dataset, Store
+from pipelines.sensors import new_images
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(folder / "a.png")
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(root=str(tmp_path / "store"), dataset=Dataset(name="trips"))
+
+
+def tick(store, cursor=None):
+    resources = {"store": store, "dataset": store.dataset}
+    with dg.build_sensor_context(cursor=cursor, resources=resources) as context:
+        return new_images(context)
+
+
+def test_a_dataset_without_sources_is_passed_over_with_the_reason(store):
+    assert "materialise images once" in tick(store).skip_message
+
+
+def test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos):
+    config = {"sources": [{"images": str(photos)}]}
+    dg.materialize(
+        [images],
+        resources={"store": store, "inputs": InputPaths()},
+        run_config={"ops": {"images": {"config": config}}},
+    )
+    first = tick(store)
+    assert "no image has changed" in tick(store, first.run_key).skip_message
+    Image.new("RGB", (30, 20), (9, 9, 9)).save(photos / "b.png")
+    second = tick(store, first.run_key)
+    assert second.run_key != first.run_key
+
+
+def test_a_folder_that_went_away_is_named(store, photos):
+    test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos)
+    photos.rename(photos.with_name("elsewhere"))
+    assert "photos" in tick(store).skip_message
