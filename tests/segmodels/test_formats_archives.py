@@ -1,33 +1,16 @@
 """Images in tar shards: found, numbered, and what is wrong with an archive."""
 
 import io
-import json
 import tarfile
 
 import numpy as np
 import pytest
+from input_files import coco, paths, picture, put, reasons, scan
 from PIL import Image
 
 from segmodels.formats.decode import read_image
 from segmodels.formats.errors import InputError, RejectReason
-from segmodels.formats.sources import ImageSource, scan_sources
-
-
-def picture(seed, height=6, width=8):
-    """A file content of its own for every seed."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def put(root, **files):
-    """Write contents under names in which "__" is a slash and the last "_" the dot."""
-    for name, content in files.items():
-        path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root
+from segmodels.formats.sources import ImageSource
 
 
 def pack(path, members):
@@ -37,32 +20,6 @@ def pack(path, members):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
-
-
-def coco(path, names, *, height=6, width=8, first_id=1, **extra):
-    images = [
-        {"id": first_id + index, "file_name": name, "height": height, "width": width}
-        for index, name in enumerate(names)
-    ]
-    categories = [{"id": 1, "name": "cat", "isthing": 1}]
-    document = {"images": images, "annotations": [], "categories": categories} | extra
-    path.write_text(json.dumps(document))
-    return str(path)
-
-
-def scan(*sources, **options):
-    chosen = [one if isinstance(one, ImageSource) else ImageSource(str(one)) for one in sources]
-    return scan_sources(chosen, **options)
-
-
-def paths(result):
-    return result.images["path"].to_pylist()
-
-
-def reasons(result):
-    return dict(
-        zip(result.rejected["path"].to_pylist(), result.rejected["reason"].to_pylist(), strict=True)
-    )
 
 
 def test_tar_shards_alone_and_in_a_folder(tmp_path):

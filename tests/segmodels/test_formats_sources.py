@@ -1,13 +1,11 @@
 """From what users have on disk to the images table."""
 
 import hashlib
-import io
-import json
 import os
 import shutil
 
-import numpy as np
 import pytest
+from input_files import coco, paths, picture, put, reasons, scan
 from PIL import Image
 
 from segmodels.formats.decode import read_image
@@ -20,49 +18,6 @@ from segmodels.formats.sources import (
     scan_sources,
     sources_from_paths,
 )
-
-
-def picture(seed, height=6, width=8):
-    """A file content of its own for every seed."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def put(root, **files):
-    """Write contents under names in which "__" is a slash and the last "_" the dot."""
-    for name, content in files.items():
-        path = root / ".".join(name.replace("__", "/").rsplit("_", 1))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root
-
-
-def coco(path, names, *, height=6, width=8, first_id=1, **extra):
-    images = [
-        {"id": first_id + index, "file_name": name, "height": height, "width": width}
-        for index, name in enumerate(names)
-    ]
-    categories = [{"id": 1, "name": "cat", "isthing": 1}]
-    document = {"images": images, "annotations": [], "categories": categories} | extra
-    path.write_text(json.dumps(document))
-    return str(path)
-
-
-def scan(*sources, **options):
-    chosen = [one if isinstance(one, ImageSource) else ImageSource(str(one)) for one in sources]
-    return scan_sources(chosen, **options)
-
-
-def paths(result):
-    return result.images["path"].to_pylist()
-
-
-def reasons(result):
-    return dict(
-        zip(result.rejected["path"].to_pylist(), result.rejected["reason"].to_pylist(), strict=True)
-    )
 
 
 def test_a_folder_of_any_depth(tmp_path):
