@@ -19,7 +19,8 @@ from pipelines.sensors import new_images
 from pipelines.settings import ROOT, read_settings
 
 settings = read_settings()
-dataset = Dataset(name=settings.dataset)
+# Configured at launch, so that the store follows the dataset that a run config names.
+dataset = Dataset.configure_at_launch(name=settings.dataset)
 
 if not settings.dagster_home:
     dg.get_dagster_logger().warning(

@@ -73,6 +73,19 @@ def test_every_run_config_fits_the_job(name):
     assert dg.validate_run_config(defs.resolve_job_def("u2seg"), config)
 
 
+def test_the_store_follows_the_dataset_that_a_run_config_names(tmp_path):
+    config = {
+        "resources": {"dataset": {"config": {"name": "elsewhere"}}},
+        "ops": {
+            "copy_results": {
+                "config": {"clustering": "k0300", "destination": str(tmp_path / "out")}
+            }
+        },
+    }
+    with pytest.raises(dg.Failure, match="dataset 'elsewhere' has no results for k0300"):
+        defs.resolve_job_def("export").execute_in_process(run_config=config)
+
+
 def test_a_wrong_config_key_is_refused_before_anything_runs():
     config = {"ops": {"dino_features": {"config": {"backbonne": "embedded"}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match="backbonne"):
