@@ -1,11 +1,11 @@
 """Stages stuff_features, stuff_model and stuff_segments: STEGO without labels."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 
 from assets.config import config_for, resolve_settings
@@ -14,7 +14,7 @@ from assets.images import identity_of, shards_of, train_images
 from assets.metadata import curve, stuff_sheet, table_metadata
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stage_run import materialise, result
-from assets.store import Store, digest_of
+from assets.store import Store, Version, digest_of
 from segmodels.formats.arrow import read_table
 
 CODE_VERSION = "1"
@@ -107,7 +107,35 @@ def stuff_features(
     version, computed = materialise_shards(
         stage, tasks, shards, settings=settings, log=context.log.info
     )
-    return result(version, {**version.summary["totals"], "shards_computed": computed})
+    table = _write_neighbours(stage.path, version)
+    return result(
+        version,
+        {
+            **version.summary["totals"],
+            "shards_computed": computed,
+            "neighbours": dg.MetadataValue.path(str(table)),
+        },
+    )
+
+
+def _neighbours_folder(stage_path: Path, version: Version) -> Path:
+    return stage_path / f"neighbours-{version.digest}.zarr"
+
+
+def _write_neighbours(stage_path: Path, version: Version) -> Path:
+    """Write the k-NN table of all views, unless it is there; it needs every shard."""
+    from segmodels.stego.shards import StoredViews, write_neighbours
+
+    folder = _neighbours_folder(stage_path, version)
+    if not folder.exists():
+        temporary = stage_path / f".tmp-{folder.name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_neighbours(StoredViews(list(finished_shards(version).folders.values())), temporary)
+        temporary.rename(folder)
+    for other in stage_path.glob("neighbours-*.zarr"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    return folder
 
 
 @dg.asset(
@@ -125,18 +153,17 @@ def stuff_model(
     """STEGO's head and cluster centres, trained by feature correspondence."""
     stage = store.stage("stuff_model")
     settings = resolve_settings(config, StuffModelSettings, stage)
-    upstream = store.stage("stuff_features").require()
+    upstream_stage = store.stage("stuff_features")
+    upstream = upstream_stage.require()
     backbone = backbone_choice(store)
 
     def compute(folder: Path) -> dict[str, Any]:
-        from segmodels.stego.features import neighbour_table
         from segmodels.stego.presets import loss_preset
-        from segmodels.stego.shards import StoredViews
+        from segmodels.stego.shards import StoredViews, read_neighbours
         from segmodels.stego.training import StegoSettings, train_stego
 
         views = StoredViews(list(finished_shards(upstream).folders.values()))
-        neighbours = neighbour_table(views.means())
-        np.save(folder / "neighbours.npy", neighbours)
+        neighbours = read_neighbours(_neighbours_folder(upstream_stage.path, upstream))
 
         def report(step: int, loss: float) -> None:
             if step % max(1, settings.steps // 10) == 0:

@@ -13,7 +13,12 @@ from segmodels.dino.feature_shards import cached_backbone
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
 from segmodels.stego.crops import NUM_VIEWS
-from segmodels.stego.features import FeatureSettings, mean_features, stego_features
+from segmodels.stego.features import (
+    FeatureSettings,
+    mean_features,
+    neighbour_table,
+    stego_features,
+)
 from segmodels.stego.model import StegoModel
 from segmodels.stego.segmentation import SegmentationSettings, segment_stuff
 from segmodels.stego.stuff_table import stuff_rows, stuff_table
@@ -74,6 +79,16 @@ class StoredViews:
         """Spatial means (n, d) float32 of every view, L2 norm 1."""
         parts = [np.asarray(means) for means in self._means]
         return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def write_neighbours(views: StoredViews, folder: Path) -> None:
+    """Write the k-NN table of all views, (n, k) int64, as a Zarr array."""
+    zarr.create_array(folder, data=neighbour_table(views.means()), compressors=None)
+
+
+def read_neighbours(folder: Path) -> np.ndarray:
+    """The table that `write_neighbours` wrote."""
+    return np.asarray(zarr.open_array(folder, mode="r"))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ from segmodels.formats.images import IMAGES_SCHEMA
 from segmodels.formats.masks import decode_masks
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import FeatureSettings as ViewSettings
-from segmodels.stego.shards import StoredViews, StuffFeatureShard, stuff_feature_shard
+from segmodels.stego.shards import (
+    StoredViews,
+    StuffFeatureShard,
+    read_neighbours,
+    stuff_feature_shard,
+    write_neighbours,
+)
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_embeddings
 from segmodels.u2seg.embeddings import EmbeddingSettings
 from segmodels.u2seg.maskcut_shards import (
@@ -162,3 +168,7 @@ def test_stored_views_read_as_one_array_over_shards(images, tmp_path):
     single = StoredViews(folders[1:])
     assert np.array_equal(views[2 * NUM_VIEWS + 3], single[3])
     assert np.allclose(np.linalg.norm(views.means(), axis=1), 1, atol=1e-5)
+    write_neighbours(views, tmp_path / "neighbours.zarr")
+    neighbours = read_neighbours(tmp_path / "neighbours.zarr")
+    cosine = views.means() @ views.means().T - 2 * np.eye(len(views.means()))
+    assert np.array_equal(neighbours[:, 0], cosine.argmax(axis=1))
