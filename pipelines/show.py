@@ -21,7 +21,7 @@ def main() -> int:
     except MissingStageError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    from segmodels.evaluation.report import metrics_table
+    from segmodels.evaluation.metrics_table import metrics_table
 
     metrics = json.loads((version.folder / "metrics.json").read_text())
     sys.stdout.write(f"\n{metrics_table(metrics)}\n\nReport: {version.folder / 'report.html'}\n")

@@ -1,6 +1,9 @@
 """The whole chain on a tiny sample, by the same job that users run; then one more clustering."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +17,7 @@ from assets.images import InputPaths
 from assets.sharding import ShardRunner, finished_shards
 from assets.store import Dataset, Store
 from pipelines.definitions import defs
+from pipelines.settings import ROOT
 from segmodels.formats.arrow import read_table
 from segmodels.formats.panoptic import read_panoptic
 
@@ -156,6 +160,19 @@ def test_scores_report_and_baseline_are_there(store):
     report = (folder / "report.html").read_text()
     assert "tiny, 3 clusters (k0003)" in report
     assert "data:image/" in report
+
+
+def test_show_prints_the_table_and_the_path_of_the_report(store):
+    run = subprocess.run(
+        [sys.executable, "-m", "pipelines.show", "--clustering", "k0003", "--dataset", "tiny"],
+        cwd=ROOT,
+        env=os.environ | {"EXNIHILO_STORE": store.root},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "u2seg-paper" in run.stdout
+    assert f"Report: {folder_of(store, 'evaluation', 'k0003') / 'report.html'}" in run.stdout
 
 
 def test_a_second_run_does_no_stage_again(store, instance):
