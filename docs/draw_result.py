@@ -1,6 +1,6 @@
 """Draw docs/images/result.png from the sample's last run: photograph, masks, prediction.
 
-python docs/draw_result.py --clustering k0012 --images 100005 100016 100020
+python docs/draw_result.py --clustering k0012 --images 100005 100014 100025
 """
 
 import argparse
