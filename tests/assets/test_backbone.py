@@ -24,11 +24,13 @@ def test_a_short_pretraining_gives_weights_that_load(tmp_path):
             "config": {"steps": 2, "batch_size": 2, "image_size": 64, "tau": 0.3, "device": "cpu"}
         },
     }
-    outcome = dg.materialize(
-        [images, dino_backbone],
-        resources={"store": store, "inputs": InputPaths()},
-        run_config={"ops": config},
-    )
+    with dg.instance_for_test() as instance:
+        outcome = dg.materialize(
+            [images, dino_backbone],
+            resources={"store": store, "inputs": InputPaths()},
+            run_config={"ops": config},
+            instance=instance,
+        )
     assert outcome.success
     folder = store.stage("dino_backbone").require().folder
     backbone = load_backbone(folder / WEIGHTS_FILE)

@@ -28,13 +28,14 @@ def store(tmp_path):
     return Store(root=str(tmp_path / "store"), dataset=Dataset(name="trips"))
 
 
-def run(store, config=None, inputs=None, instance=None):
-    return dg.materialize(
-        [images],
-        resources={"store": store, "inputs": inputs or InputPaths()},
-        run_config={"ops": {"images": {"config": config or {}}}},
-        instance=instance,
-    )
+def run(store, config=None, inputs=None):
+    with dg.instance_for_test() as instance:
+        return dg.materialize(
+            [images],
+            resources={"store": store, "inputs": inputs or InputPaths()},
+            run_config={"ops": {"images": {"config": config or {}}}},
+            instance=instance,
+        )
 
 
 def failure_of(store, config=None, inputs=None):

@@ -24,7 +24,10 @@ def store(tmp_path):
 
 def tick(store, cursor=None):
     resources = {"store": store, "dataset": store.dataset}
-    with dg.build_sensor_context(cursor=cursor, resources=resources) as context:
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context,
+    ):
         return new_images(context)
 
 
@@ -34,11 +37,13 @@ def test_a_dataset_without_sources_is_passed_over_with_the_reason(store):
 
 def test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos):
     config = {"sources": [{"images": str(photos)}]}
-    dg.materialize(
-        [images],
-        resources={"store": store, "inputs": InputPaths()},
-        run_config={"ops": {"images": {"config": config}}},
-    )
+    with dg.instance_for_test() as instance:
+        dg.materialize(
+            [images],
+            resources={"store": store, "inputs": InputPaths()},
+            run_config={"ops": {"images": {"config": config}}},
+            instance=instance,
+        )
     first = tick(store)
     assert "no image has changed" in tick(store, first.run_key).skip_message
     Image.new("RGB", (30, 20), (9, 9, 9)).save(photos / "b.png")
