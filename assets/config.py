@@ -10,6 +10,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -125,6 +126,6 @@ def settings_dict(settings: object) -> dict[str, Any]:
     return dict(json.loads(json.dumps(record)))
 
 
-def _memory_file(stage: StageFolder) -> "Any":
+def _memory_file(stage: StageFolder) -> Path:
     folder = stage.path if stage.path.name == stage.name else stage.path.parent
     return folder.parent / "settings" / f"{stage.name}.json"

@@ -44,7 +44,9 @@ def maskcut_masks(
         image_size=backbone.image_size, tau=backbone.tau, center_keys=backbone.center_keys
     )
     table = read_images(store.stage("images").require())
+    work = shards_of(table)
     features = finished_shards(store.stage("dino_features").require())
+    features.require(work, "dino_features")
     tasks = [
         ShardTask(
             shard,
@@ -52,7 +54,7 @@ def maskcut_masks(
             maskcut_shard,
             MaskCutShard(rows, features.folders[shard], settings),
         )
-        for shard, rows in shards_of(table).items()
+        for shard, rows in work.items()
     ]
     version, computed = materialise_shards(
         stage, tasks, shards, settings=chosen, log=context.log.info

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from assets.config import remember
-from assets.store import StageFolder, Version, digest_of
+from assets.store import MissingStageError, StageFolder, Version, digest_of
 
 Summary = dict[str, float]
 
@@ -35,6 +35,19 @@ class ShardSet:
 
     folders: dict[int, Path]
     digests: dict[int, str]
+
+    def require(self, shards: Iterable[int], stage_name: str) -> None:
+        """Make sure that a stage has these shards.
+
+        Raises:
+            MissingStageError: images were added since the stage was last materialised.
+        """
+        missing = sorted(set(shards) - self.folders.keys())
+        if missing:
+            raise MissingStageError(
+                f"{stage_name} lacks the shards {missing}, which hold images added since: "
+                f"materialise {stage_name} again"
+            )
 
 
 def finished_shards(version: Version) -> ShardSet:

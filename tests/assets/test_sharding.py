@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
-from assets.store import Dataset, Store, digest_of
+from assets.store import Dataset, MissingStageError, Store, digest_of
 
 
 def square(number: int, folder: Path) -> dict[str, float]:
@@ -85,6 +85,13 @@ def test_a_failure_keeps_what_was_finished_before_it(stage):
     version, computed, _ = run(stage, [2, 1, 3])
     assert computed == 2
     assert contents(version) == {0: "4", 1: "1", 2: "9"}
+
+
+def test_a_shard_that_is_not_there_yet_names_the_stage_to_run(stage):
+    version, _, _ = run(stage, [2, 3])
+    finished_shards(version).require([0, 1], "squares")
+    with pytest.raises(MissingStageError, match=r"squares lacks the shards \[2\]"):
+        finished_shards(version).require([0, 1, 2], "squares")
 
 
 def test_worker_processes_give_the_same_result(stage, tmp_path):
