@@ -12,12 +12,12 @@ from assets.metadata import curve
 from assets.partitions import CLUSTERINGS, clustering_of
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of, write_atomically
-from segmodels.u2seg.detector_settings import TrainSettings, config_path
+from segmodels.u2seg.detector_settings import TrainSettings, config_texts
 
 CODE_VERSION = "1"
 TrainConfig = config_for(
     TrainSettings,
-    config="cpu_r18, paper_r50, or the path of an mmengine config file.",
+    config="cpu_r18_half, cpu_r18, paper_r50, or the path of an mmengine config file.",
     iterations="Optimiser steps.",
 )
 REQUEST_FILE = "request.json"
@@ -84,9 +84,7 @@ def segmenter(
         (folder / REQUEST_FILE).unlink()
         return _losses(folder)
 
-    digest = digest_of(
-        CODE_VERSION, settings, labels.digest, config_path(settings.config).read_text()
-    )
+    digest = digest_of(CODE_VERSION, settings, labels.digest, config_texts(settings.config))
     version = materialise(stage, digest, settings, compute, context.log.info, resumable=True)
     losses = version.summary["losses"]
     return result(

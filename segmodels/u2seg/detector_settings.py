@@ -18,12 +18,18 @@ def config_path(config: str) -> Path:
     return Path(config) if config.endswith(".py") else CONFIG_FOLDER / f"{config}.py"
 
 
+def config_texts(config: str) -> list[str]:
+    """What a configuration may consist of: its own file, and every shipped one as its base."""
+    shipped = sorted(CONFIG_FOLDER.rglob("*.py"))
+    return [path.read_text(encoding="utf-8") for path in (config_path(config), *shipped)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a segmenter is trained; None leaves the choice to the configuration.
 
     Attributes:
-        config: ``cpu_r18``, ``paper_r50``, or the path of an mmengine configuration like them.
+        config: ``cpu_r18_half``, ``cpu_r18``, ``paper_r50``, or the path of an mmengine configuration like them.
         iterations: optimiser steps in all.
         batch_size: images a step, over all processes.
         learning_rate: peak learning rate.
@@ -42,7 +48,7 @@ class TrainSettings:
         workers: loader processes; 0 loads in the training process.
     """
 
-    config: str = "cpu_r18"
+    config: str = "cpu_r18_half"
     iterations: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None

@@ -29,7 +29,7 @@ CONFIG = {
     "stuff_model": {"steps": 4, "batch_size": 4, "num_clusters": STUFF},
     "stuff_segments": {"size": 64},
     "instance_embeddings": {"crop_size": 64},
-    "segmenter": {"config": "cpu_r18", "iterations": 3, "short_sides": [96], "batch_size": 2},
+    "segmenter": {"iterations": 3, "short_sides": [96], "batch_size": 2},
     "predictions": {"short_side": 96, "score_threshold": 0.0},
 }
 
