@@ -17,7 +17,7 @@ from assets.stage_run import materialise, result
 from assets.store import Store, digest_of
 from kernels.errors import TooFewPointsError
 from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
-from segmodels.u2seg.clusters import ClusterSettings, cluster_instances
+from segmodels.u2seg.clusters import ClusterSettings, cluster_instances, cluster_statistics
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_embeddings
 from segmodels.u2seg.embeddings import EmbeddingSettings
 
@@ -99,12 +99,12 @@ def instance_clusters(
     def compute(folder: Path) -> dict[str, Any]:
         import zarr
 
-        vectors, ids = read_embeddings(list(finished_shards(upstream).folders.values()))
+        vectors, ids = read_embeddings(finished_shards(upstream).in_order)
         table, centroids = cluster_instances(vectors, ids, key.num_clusters, key.seed, settings)
         write_table(table, folder / "clusters.arrow")
         group = zarr.open_group(folder / "centroids.zarr", mode="w", zarr_format=3)
         group.create_array("centroids", data=centroids, compressors=None)
-        sizes = np.bincount(table["cluster_id"].to_numpy(), minlength=key.num_clusters)
+        sizes = cluster_statistics(table, key.num_clusters).sizes
         return {
             "instances": table.num_rows,
             "clusters": key.num_clusters,
@@ -119,7 +119,7 @@ def instance_clusters(
     except TooFewPointsError as error:
         raise dg.Failure(str(error)) from error
     table = read_table(version.folder / "clusters.arrow")
-    sizes = np.sort(np.bincount(table["cluster_id"].to_numpy(), minlength=key.num_clusters))[::-1]
+    sizes = np.sort(cluster_statistics(table, key.num_clusters).sizes)[::-1]
     names = [f"{rank + 1}. largest" for rank in range(min(10, len(sizes)))]
     return result(
         version,

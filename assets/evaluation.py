@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from assets.config import config_for, resolve_settings
 from assets.images import dataset_sources, identity_of, read_images
-from assets.masks import read_mask_shards
 from assets.metadata import picture
 from assets.partitions import CLUSTERINGS, clustering_of
 from assets.sharding import finished_shards
@@ -207,7 +206,7 @@ def run_places(upstream: Mapping[str, Version], table: pa.Table) -> "RunPlaces":
             read_table(upstream["thing_masks"].folder / "masks.arrow"),
             read_table(upstream["instance_clusters"].folder / "clusters.arrow"),
         ),
-        discovered=read_mask_shards(finished_shards(upstream["maskcut_masks"]).folders),
+        discovered=finished_shards(upstream["maskcut_masks"]).table("masks.arrow"),
         predictions=Predictions(
             upstream["predictions"].folder, labels["num_things"], labels["num_stuff"]
         ),

@@ -127,7 +127,7 @@ def dino_features(
         log=context.log.info,
         facts={"backbone": described},
     )
-    first = open_features(next(iter(finished_shards(version).folders.values())))
+    first = open_features(finished_shards(version).in_order[0])
     return result(
         version,
         {

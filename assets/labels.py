@@ -12,7 +12,6 @@ from assets.partitions import CLUSTERINGS, clustering_of
 from assets.sharding import finished_shards
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of
-from assets.stuff import read_segments
 from segmodels.formats.arrow import read_table
 from segmodels.u2seg.labels import LabelSettings
 
@@ -54,7 +53,7 @@ def pseudo_labels(
             table,
             read_table(things.folder / "masks.arrow"),
             read_table(clusters.folder / "clusters.arrow"),
-            read_segments(finished_shards(stuff).folders),
+            finished_shards(stuff).table("segments.arrow"),
             num_clusters=key.num_clusters,
             num_stuff=num_stuff,
             settings=settings,

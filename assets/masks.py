@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from assets.config import config_for, resolve_settings
 from assets.features import backbone_choice
@@ -59,7 +58,7 @@ def maskcut_masks(
     version, computed = materialise_shards(
         stage, tasks, shards, settings=chosen, log=context.log.info
     )
-    masks = read_mask_shards(finished_shards(version).folders)
+    masks = finished_shards(version).table("masks.arrow")
     return result(
         version,
         {
@@ -70,12 +69,6 @@ def maskcut_masks(
             "preview": mask_sheet(table, masks),
         },
     )
-
-
-def read_mask_shards(folders: dict[int, Path]) -> pa.Table:
-    """One table of the masks of all shards, in order of shard number."""
-    tables = [read_table(folders[shard] / "masks.arrow") for shard in sorted(folders)]
-    return pa.concat_tables(tables)
 
 
 @dataclass(frozen=True)
@@ -138,7 +131,7 @@ def thing_masks(
     table = train_images(store)
 
     def compute(folder: Path) -> dict[str, Any]:
-        masks = read_mask_shards(finished_shards(upstream).folders)
+        masks = finished_shards(upstream).table("masks.arrow")
         masks = rows_in(masks, "image_id", column_values(table, "image_id"))
         selection = select_things(masks, settings)
         write_table(selection.table, folder / "masks.arrow")

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+import pyarrow as pa
 
 from assets.config import remember
 from assets.store import MissingStageError, StageFolder, Version, digest_of
+from segmodels.formats.arrow import read_table
 
 Summary = dict[str, float]
 
@@ -31,10 +33,19 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The finished shards of a stage: folder and input digest by shard number."""
+    """The finished shards of a stage: folder and input digest by shard number, rising."""
 
     folders: dict[int, Path]
     digests: dict[int, str]
+
+    @property
+    def in_order(self) -> list[Path]:
+        """The folders by rising shard number."""
+        return list(self.folders.values())
+
+    def table(self, file_name: str) -> pa.Table:
+        """One table of the Arrow files of this name, by rising shard number."""
+        return pa.concat_tables([read_table(folder / file_name) for folder in self.in_order])
 
     def require(self, shards: Iterable[int], stage_name: str) -> None:
         """Make sure that a stage has these shards.
@@ -53,7 +64,8 @@ class ShardSet:
 def finished_shards(version: Version) -> ShardSet:
     """The shards that a version of a sharded stage is made of."""
     names: dict[str, str] = version.summary["shards"]
-    folders = {int(shard): version.folder / name for shard, name in names.items()}
+    # A pointer that was read back has its keys in the order of their text: 0, 1, 10, 2.
+    folders = {shard: version.folder / names[str(shard)] for shard in sorted(map(int, names))}
     digests = {shard: folder.name.split("-")[1] for shard, folder in folders.items()}
     return ShardSet(folders, digests)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from assets.config import config_for, resolve_settings
 from assets.features import Weights, backbone_choice
@@ -15,7 +14,6 @@ from assets.metadata import curve, stuff_sheet, table_metadata
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stage_run import materialise, result
 from assets.store import Store, Version, digest_of
-from segmodels.formats.arrow import read_table
 
 CODE_VERSION = "1"
 
@@ -130,7 +128,7 @@ def _write_neighbours(stage_path: Path, version: Version) -> Path:
     if not folder.exists():
         temporary = stage_path / f".tmp-{folder.name}"
         shutil.rmtree(temporary, ignore_errors=True)
-        write_neighbours(StoredViews(list(finished_shards(version).folders.values())), temporary)
+        write_neighbours(StoredViews(finished_shards(version).in_order), temporary)
         temporary.rename(folder)
     for other in stage_path.glob("neighbours-*.zarr"):
         if other != folder:
@@ -162,7 +160,7 @@ def stuff_model(
         from segmodels.stego.shards import StoredViews, read_neighbours
         from segmodels.stego.training import StegoSettings, train_stego
 
-        views = StoredViews(list(finished_shards(upstream).folders.values()))
+        views = StoredViews(finished_shards(upstream).in_order)
         neighbours = read_neighbours(_neighbours_folder(upstream_stage.path, upstream))
 
         def report(step: int, loss: float) -> None:
@@ -244,7 +242,7 @@ def stuff_segments(
     version, computed = materialise_shards(
         stage, tasks, shards, settings=settings, log=context.log.info
     )
-    segments = read_segments(finished_shards(version).folders)
+    segments = finished_shards(version).table("segments.arrow")
     return result(
         version,
         {
@@ -254,9 +252,3 @@ def stuff_segments(
             "preview": stuff_sheet(table, segments),
         },
     )
-
-
-def read_segments(folders: dict[int, Path]) -> pa.Table:
-    """One table of the stuff segments of all shards, in order of shard number."""
-    tables = [read_table(folders[shard] / "segments.arrow") for shard in sorted(folders)]
-    return pa.concat_tables(tables)

@@ -87,6 +87,13 @@ def test_a_failure_keeps_what_was_finished_before_it(stage):
     assert contents(version) == {0: "4", 1: "1", 2: "9"}
 
 
+def test_shards_stay_in_numeric_order_when_a_version_is_read_back(stage):
+    fresh, _, _ = run(stage, list(range(12)))
+    assert finished_shards(fresh).in_order == finished_shards(stage.require()).in_order
+    read_back = [int(text) for text in contents(stage.require()).values()]
+    assert read_back == [number * number for number in range(12)]
+
+
 def test_a_shard_that_is_not_there_yet_names_the_stage_to_run(stage):
     version, _, _ = run(stage, [2, 3])
     finished_shards(version).require([0, 1], "squares")
