@@ -15,10 +15,19 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import time_each
 
-_PACKAGES = (
-    "numpy scipy numba torch faiss-cpu cupy-cuda12x scikit-learn ncut-pytorch pydensecrf2 "
-    "pycocotools faster-coco-eval"
-).split()
+_PACKAGES = [
+    "numpy",
+    "scipy",
+    "numba",
+    "torch",
+    "faiss-cpu",
+    "cupy-cuda12x",
+    "scikit-learn",
+    "ncut-pytorch",
+    "pydensecrf2",
+    "pycocotools",
+    "faster-coco-eval",
+]
 _SIDE = 2048
 _MEMORY_BYTES = 1 << 28  # far beyond any cache
 _CACHE_BYTES = 1 << 23  # in the last-level cache, out of the first two
@@ -107,7 +116,7 @@ def _sum(values: NDArray[np.float64]) -> float:
     return total
 
 
-@njit(cache=True, parallel=True)
+@njit(parallel=True)
 def _read(values: NDArray[np.float64], passes: int) -> float:
     parts = get_num_threads()
     size = values.size // parts
