@@ -2,20 +2,17 @@
 
 MaskCut's affinity (CutLER, sec. 3.1) has two values only: 1 where two keys' cosine exceeds
 tau, eps elsewhere. It therefore is `eps * ones + (1 - eps) * B` with B of zeros and ones, and
-is never written out: B takes one byte an entry, and a product with the affinity costs one
-product with B.
+is never written out: a product with the affinity costs one product with B. Painting patches, i.e.
+setting their keys to zero, does not change B either: it masks the product's two sides.
 """
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.backend import ResolvedBackend, array_module, to_numpy
-
-# Cosines with keys shorter than this are those of a zero vector, as in the reference.
-_SHORTEST_KEY = 1e-12
+from kernels.adjacency import Adjacency
+from kernels.backend import to_numpy
 
 
 def center_keys(keys: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
@@ -37,111 +34,78 @@ def center_keys(keys: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     return centred
 
 
-class PatchGraph:
-    """A patch graph with affinity A = eps * ones + (1 - eps) * B, for products with vectors.
+class PatchGraphs:
+    """Patch graphs of n images, each with affinity A = eps * ones + (1 - eps) * B.
+
+    Vectors are (n, T) float64, one row an image, on the adjacency's device.
 
     Attributes:
-        adjacency: (T, T) bool, B; symmetric; on the backend's device.
+        adjacency: B of every image, as if nothing was painted.
         eps: The affinity of patches that are not joined.
-        backend: "cpu" or "gpu".
-        degrees: (T,) float64 row sums of A, on the backend's device.
+        degrees: (n, T) row sums of A.
     """
 
-    def __init__(self, adjacency: Any, eps: float, backend: ResolvedBackend = "cpu") -> None:
+    def __init__(
+        self,
+        adjacency: Adjacency,
+        eps: float,
+        *,
+        painted: Any = None,
+        painted_joined: bool = False,
+    ) -> None:
+        """Describe the graphs.
+
+        Args:
+            adjacency: Who is joined to whom.
+            eps: Affinity of patches that are not joined.
+            painted: (n, T) bool, patches whose keys count as zero; None for none.
+            painted_joined: Whether zero keys are joined to all others: where tau is negative.
+        """
+        xp = adjacency.xp
         self.adjacency = adjacency
         self.eps = eps
-        self.backend = backend
-        self._weights = adjacency if backend == "cpu" else adjacency.astype(np.float64)
-        self.degrees = self.apply(array_module(backend).ones(len(adjacency)))
+        self._unpainted = None if painted is None else (~painted).astype(np.float64)
+        self._painted_joined = painted_joined
+        self.degrees = self.apply(xp.ones(adjacency.shape))
         self._scale = self.degrees**-0.5
 
     @property
     def trivial(self) -> Any:
-        """(T,) float64 unit vector: the normalised affinity's own eigenvector of value 1."""
+        """(n, T) unit vectors: each normalised affinity's own eigenvector of value 1."""
         roots = self.degrees**0.5
-        return roots / (roots @ roots) ** 0.5
+        return roots / (roots**2).sum(axis=1, keepdims=True) ** 0.5
 
-    def apply(self, vector: Any) -> Any:
-        """A @ vector, for (T,) float64."""
-        if self.backend == "cpu":
-            joined = np.empty(len(vector))
-            _sum_joined(self._weights.view(np.uint8), vector, joined)
+    def apply(self, vectors: Any) -> Any:
+        """A @ vector of every image."""
+        total = vectors.sum(axis=1, keepdims=True)
+        if self._unpainted is None:
+            joined = self.adjacency.sum_joined(vectors)
         else:
-            joined = self._weights @ vector
-        return self.eps * vector.sum() + (1.0 - self.eps) * joined
+            kept = self._unpainted * vectors
+            joined = self._unpainted * self.adjacency.sum_joined(kept)
+            if self._painted_joined:
+                joined += total - self._unpainted * kept.sum(axis=1, keepdims=True)
+        return self.eps * total + (1.0 - self.eps) * joined
 
-    def apply_normalised(self, vector: Any) -> Any:
-        """D^-1/2 A D^-1/2 @ vector, for (T,) float64 and D the diagonal of degrees."""
-        return self._scale * self.apply(self._scale * vector)
+    def apply_normalised(self, vectors: Any) -> Any:
+        """D^-1/2 A D^-1/2 @ vector of every image, D the diagonal of its degrees."""
+        return self._scale * self.apply(self._scale * vectors)
 
-    def unscale(self, vector: Any) -> Any:
+    def unscale(self, vectors: Any) -> Any:
         """D^-1/2 @ vector: from eigenvectors of D^-1/2 A D^-1/2 to those of (D - A) x = l D x."""
-        return self._scale * vector
+        return self._scale * vectors
 
-    def dense_normalised(self) -> NDArray[np.float64]:
-        """D^-1/2 A D^-1/2 written out on the host: (T, T) float64."""
-        scale = to_numpy(self._scale)
-        affinity = np.where(to_numpy(self.adjacency), 1.0, self.eps)
-        dense: NDArray[np.float64] = scale[:, None] * affinity * scale[None, :]
+    def dense_affinity(self, image: int) -> NDArray[np.float64]:
+        """A of one image written out on the host: (T, T) float64."""
+        joined = self.adjacency.dense(image)
+        if self._unpainted is not None:
+            painted = to_numpy(self._unpainted[image]) == 0.0
+            joined[painted, :] = self._painted_joined
+            joined[:, painted] = self._painted_joined
+        return np.where(joined, 1.0, self.eps)
+
+    def dense_normalised(self, image: int) -> NDArray[np.float64]:
+        """D^-1/2 A D^-1/2 of one image written out on the host: (T, T) float64."""
+        scale = to_numpy(self._scale[image])
+        dense: NDArray[np.float64] = scale[:, None] * self.dense_affinity(image) * scale[None, :]
         return dense
-
-
-def binary_adjacency(
-    keys: NDArray[np.floating[Any]], tau: float, *, backend: ResolvedBackend = "cpu"
-) -> Any:
-    """Join the patches whose keys' cosine exceeds tau (strictly).
-
-    Args:
-        keys: (T, d) float, finite. A zero key has cosine 0 with every key, itself included.
-        tau: Cosine in (-1, 1).
-        backend: Where to compute and to leave the result.
-
-    Returns:
-        (T, T) bool, symmetric, NumPy for "cpu" and CuPy for "gpu".
-
-    Raises:
-        ValueError: a key holds NaN or infinity.
-    """
-    xp = array_module(backend)
-    # float32 throughout, as in the reference: patches near tau must fall on the same side.
-    with np.errstate(over="ignore"):
-        narrow = xp.asarray(keys).astype(np.float32)
-        lengths = xp.sqrt(xp.einsum("td,td->t", narrow, narrow))
-    if not bool(xp.isfinite(lengths).all()):
-        raise ValueError("keys must be finite (and no longer than 1e19), got NaN or infinity")
-    unit = narrow / xp.maximum(lengths, _SHORTEST_KEY)[:, None]
-    adjacency = (unit @ unit.T) > tau
-    if backend == "gpu":
-        # NumPy computes one triangle of a Gram matrix and mirrors it; CuPy rounds both.
-        adjacency = adjacency | adjacency.T
-    return adjacency
-
-
-def paint(adjacency: Any, painted: NDArray[np.bool_], tau: float) -> Any:
-    """The adjacency after the painted patches' keys were set to zero.
-
-    Args:
-        adjacency: (T, T) bool.
-        painted: (T,) bool.
-        tau: The threshold that `adjacency` was made with; zero keys exceed it if it is negative.
-
-    Returns:
-        (T, T) bool, a new array.
-    """
-    repainted = adjacency.copy()
-    places = np.flatnonzero(painted)
-    repainted[places, :] = tau < 0.0
-    repainted[:, places] = tau < 0.0
-    return repainted
-
-
-# Sums may be reassociated: that is what lets them run in vector registers. No other liberty.
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _sum_joined(
-    adjacency: NDArray[np.uint8], vector: NDArray[np.float64], joined: NDArray[np.float64]
-) -> None:
-    for row in range(adjacency.shape[0]):
-        total = 0.0
-        for column in range(adjacency.shape[1]):
-            total += adjacency[row, column] * vector[column]
-        joined[row] = total

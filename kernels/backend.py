@@ -4,10 +4,12 @@ Kernels take `backend="auto" | "cpu" | "gpu"`, resolve it once, and write the ar
 against the module that `array_module` returns. A named backend is never replaced by another.
 """
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
+from scipy import ndimage
 
 from kernels.errors import BackendUnavailableError
 
@@ -41,14 +43,35 @@ def resolve_backend(backend: Backend) -> ResolvedBackend:
     )
 
 
+@dataclass(frozen=True)
+class Arrays:
+    """An array library and its image operations.
+
+    Attributes:
+        xp: NumPy or CuPy.
+        ndimage: scipy.ndimage or cupyx.scipy.ndimage.
+    """
+
+    xp: ModuleType
+    ndimage: ModuleType
+
+
+def arrays_of(backend: ResolvedBackend) -> Arrays:
+    """NumPy and SciPy for "cpu", CuPy for "gpu"."""
+    if backend == "cpu":
+        return ON_HOST
+    import cupy
+    import cupyx.scipy.ndimage
+
+    return Arrays(cupy, cupyx.scipy.ndimage)
+
+
 def array_module(backend: ResolvedBackend) -> ModuleType:
     """NumPy for "cpu", CuPy for "gpu"."""
-    if backend == "cpu":
-        return np
-    import cupy
+    return arrays_of(backend).xp
 
-    module: ModuleType = cupy
-    return module
+
+ON_HOST = Arrays(np, ndimage)
 
 
 def to_numpy(array: Any) -> np.ndarray:

@@ -1,25 +1,38 @@
 """Shapes on the pixel grid: connected components and holes, both with 4-neighbours."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from kernels.backend import Arrays
 
-def component_at(mask: NDArray[np.bool_], seed: tuple[int, int]) -> NDArray[np.bool_]:
-    """The 4-connected part of a mask that holds one pixel.
+# Neighbours by an edge, and never those of the next image.
+_WITHIN_AN_IMAGE = np.zeros((3, 3, 3), bool)
+_WITHIN_AN_IMAGE[1] = ndimage.generate_binary_structure(2, 1)
+
+
+def components_at(masks: Any, seeds: Any, arrays: Arrays) -> Any:
+    """The 4-connected part of every mask that holds one given pixel.
 
     Args:
-        mask: (H, W) bool.
-        seed: row and column of a set pixel.
+        masks: (n, H, W) bool.
+        seeds: (n,) int, a set pixel of each mask, counted along the rows.
+        arrays: The library that they belong to.
 
     Returns:
-        (H, W) bool.
+        (n, H, W) bool.
+
+    Raises:
+        ValueError: a seed lies outside its mask.
     """
-    if not mask[seed]:
-        raise ValueError(f"seed must lie inside the mask, but {seed} is not set")
-    labels, _ = ndimage.label(mask)
-    component: NDArray[np.bool_] = labels == labels[seed]
-    return component
+    xp = arrays.xp
+    labels = arrays.ndimage.label(masks, structure=xp.asarray(_WITHIN_AN_IMAGE))[0]
+    chosen = xp.take_along_axis(labels.reshape(len(masks), -1), seeds[:, None], axis=1)
+    if not bool(chosen.all()):
+        raise ValueError("seeds must lie inside their masks")
+    return labels == chosen[:, :, None]
 
 
 def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from kernels.foreground import choose_foreground, is_worth_keeping
+from kernels.backend import ON_HOST
+from kernels.foreground import are_worth_keeping, choose_foreground
+
+
+def chosen_from(eigenvector):
+    return choose_foreground(eigenvector[None], ON_HOST)[0]
 
 
 def drawing(*rows):
@@ -16,8 +21,8 @@ def test_the_side_of_the_peak_is_the_foreground():
 
     expected = drawing("....", ".##.", ".##.", "....")
 
-    np.testing.assert_array_equal(choose_foreground(eigenvector), expected)
-    np.testing.assert_array_equal(choose_foreground(-eigenvector), expected)
+    np.testing.assert_array_equal(chosen_from(eigenvector), expected)
+    np.testing.assert_array_equal(chosen_from(-eigenvector), expected)
 
 
 def test_a_side_with_three_corners_is_background():
@@ -27,7 +32,7 @@ def test_a_side_with_three_corners_is_background():
 
     expected = drawing("....", ".##.", ".##.", "....")
 
-    np.testing.assert_array_equal(choose_foreground(eigenvector), expected)
+    np.testing.assert_array_equal(chosen_from(eigenvector), expected)
 
 
 def test_the_other_sign_can_choose_the_other_region():
@@ -38,7 +43,7 @@ def test_the_other_sign_can_choose_the_other_region():
 
     expected = drawing("####", "#..#", "#..#", "####")
 
-    np.testing.assert_array_equal(choose_foreground(eigenvector), expected)
+    np.testing.assert_array_equal(chosen_from(eigenvector), expected)
 
 
 @pytest.mark.parametrize(("corners", "object_is_above"), [(2, True), (3, False)])
@@ -49,7 +54,7 @@ def test_two_corners_are_allowed(corners, object_is_above):
     eigenvector = np.where(above, 1.0, -0.5)
     eigenvector[0, 2] = 4.0
 
-    chosen = choose_foreground(eigenvector)
+    chosen = chosen_from(eigenvector)
 
     np.testing.assert_array_equal(chosen, above if object_is_above else ~above)
 
@@ -65,7 +70,7 @@ def test_only_the_part_with_the_seed_is_kept():
     eigenvector = np.where(above, 1.0, -0.5)
     eigenvector[3, 4] = 2.0
 
-    chosen = choose_foreground(eigenvector)
+    chosen = chosen_from(eigenvector)
 
     # Neighbours by an edge, not by a corner.
     np.testing.assert_array_equal(chosen, drawing(".....", ".....", ".....", "...##", "....."))
@@ -74,16 +79,28 @@ def test_only_the_part_with_the_seed_is_kept():
 def test_of_equal_seeds_the_first_counts():
     eigenvector = np.where(drawing(".....", ".#.#.", "....."), 2.0, -0.1)
 
-    np.testing.assert_array_equal(
-        choose_foreground(eigenvector), drawing(".....", ".#...", ".....")
-    )
+    np.testing.assert_array_equal(chosen_from(eigenvector), drawing(".....", ".#...", "....."))
+
+
+def test_images_are_judged_one_by_one():
+    # The second's object touches the border that it shares with the third in memory.
+    eigenvectors = np.full((3, 4, 5), -1.0)
+    eigenvectors[0, 1:3, 1:3] = 3.0
+    eigenvectors[1, 2:, 3] = 3.0
+    eigenvectors[2, :2, 3] = 3.0
+
+    together = choose_foreground(eigenvectors, ON_HOST)
+
+    for eigenvector, mask in zip(eigenvectors, together, strict=True):
+        np.testing.assert_array_equal(mask, eigenvector > 0)
+        np.testing.assert_array_equal(mask, chosen_from(eigenvector))
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (6, 1), (1, 2), (2, 3)])
 def test_narrow_grids(shape):
     eigenvector = np.linspace(-1.0, 2.0, shape[0] * shape[1]).reshape(shape)
 
-    chosen = choose_foreground(eigenvector)
+    chosen = chosen_from(eigenvector)
 
     assert chosen.shape == shape
     assert chosen[-1, -1]
@@ -95,7 +112,7 @@ def test_one_hundredth_of_the_grid_is_too_small(patches, kept):
     mask = np.zeros((10, 10), bool)
     mask.flat[:patches] = True
 
-    assert is_worth_keeping(mask, np.zeros((10, 10), bool)) is kept
+    assert are_worth_keeping(mask[None], np.zeros((1, 10, 10), bool)).tolist() == [kept]
 
 
 @pytest.mark.parametrize(
@@ -107,4 +124,4 @@ def test_more_than_half_overlap_is_a_repetition(overlap, kept):
     mask.flat[:15] = True
     previous.flat[15 - overlap : 30 - overlap] = True
 
-    assert is_worth_keeping(mask, previous) is kept
+    assert are_worth_keeping(mask[None], previous[None]).tolist() == [kept]

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from kernels.morphology import component_at, fill_holes
+from kernels.backend import ON_HOST
+from kernels.morphology import components_at, fill_holes
 
 
 def drawing(*rows):
@@ -66,9 +67,11 @@ def test_fill_holes_names_what_it_wants():
 def test_component_stops_at_diagonals():
     mask = drawing("##..", ".#..", "..##")
 
-    np.testing.assert_array_equal(component_at(mask, (0, 0)), drawing("##..", ".#..", "...."))
+    np.testing.assert_array_equal(
+        components_at(mask[None], np.array([0]), ON_HOST)[0], drawing("##..", ".#..", "....")
+    )
 
 
 def test_component_needs_a_seed_inside():
-    with pytest.raises(ValueError, match="seed must lie inside the mask"):
-        component_at(drawing("#."), (0, 1))
+    with pytest.raises(ValueError, match="seeds must lie inside their masks"):
+        components_at(drawing("#.")[None], np.array([1]), ON_HOST)

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.affinity import PatchGraph, binary_adjacency, paint
+from kernels.adjacency import DenseAdjacency, join_by_cosine
+from kernels.affinity import PatchGraphs
 from kernels.backend import resolve_backend
-from kernels.eigen import Eigenpair, second_smallest
+from kernels.eigen import Eigenpairs, second_smallest
 from kernels.errors import BackendUnavailableError
-from kernels.ncut import cut_repeatedly, maskcut
+from kernels.ncut import cut_repeatedly, maskcut, maskcut_batch, solver
 
 GRID = (60, 60)
 
@@ -55,15 +56,12 @@ def test_masks_of_the_reference_by_our_sign_rule(references):
 
 def test_all_masks_and_vectors_of_the_reference_by_its_own_sign(references):
     for reference in references:
-        adjacency = binary_adjacency(reference["features"], 0.15)
+        solve = solver(join_by_cosine(reference["features"][None], 0.15, np), 0.15, 1e-5)
 
-        def solve(painted, adjacency=adjacency):
-            return second_smallest(PatchGraph(paint(adjacency, painted.ravel(), 0.15), 1e-5))
+        def like_reference(repetition, vectors, theirs=reference["eig"]):
+            return vectors * np.sign(vectors @ theirs[repetition].ravel())
 
-        def like_reference(repetition, vector, theirs=reference["eig"]):
-            return vector * np.sign(vector @ theirs[repetition].ravel())
-
-        cut = cut_repeatedly(solve, GRID, max_masks=3, orient=like_reference)
+        (cut,) = cut_repeatedly(solve, (1, *GRID), max_masks=3, orient=like_reference)
 
         np.testing.assert_array_equal(cut.masks, reference["bip"])
         assert cut.dense_fallbacks == 0
@@ -225,9 +223,11 @@ class CountedSolutions:
         self.vectors = list(vectors)
         self.painted = []
 
-    def __call__(self, painted):
+    def __call__(self, images, painted):
+        assert images.tolist() == [0]
         self.painted.append(painted.copy())
-        return Eigenpair(0.5, self.vectors[len(self.painted) - 1].ravel(), is_dense=False)
+        vector = self.vectors[len(self.painted) - 1].reshape(1, -1)
+        return Eigenpairs(np.array([0.5]), vector, np.array([False]))
 
 
 def bump(rows, columns, shape=(10, 10)):
@@ -239,19 +239,19 @@ def bump(rows, columns, shape=(10, 10)):
 def test_later_masks_lose_what_earlier_ones_have():
     solve = CountedSolutions(bump(slice(1, 5), slice(1, 5)), bump(slice(3, 9), slice(3, 9)))
 
-    cut = cut_repeatedly(solve, (10, 10), max_masks=2)
+    (cut,) = cut_repeatedly(solve, (1, 10, 10), max_masks=2)
 
     second = np.zeros((10, 10), bool)
     second[3:9, 3:9] = True
     second[3:5, 3:5] = False
     np.testing.assert_array_equal(cut.masks[1], second)
-    np.testing.assert_array_equal(solve.painted[1], cut.masks[0])
+    np.testing.assert_array_equal(solve.painted[1].reshape(10, 10), cut.masks[0])
 
 
 def test_a_mask_rejected_for_overlap_comes_back_without_a_new_solve():
     solve = CountedSolutions(bump(slice(1, 7), slice(1, 7)), bump(slice(1, 7), slice(1, 8)))
 
-    cut = cut_repeatedly(solve, (10, 10), max_masks=3)
+    (cut,) = cut_repeatedly(solve, (1, 10, 10), max_masks=3)
 
     assert len(solve.painted) == 2
     assert not cut.masks[1].any()
@@ -264,7 +264,7 @@ def test_a_mask_rejected_for_overlap_comes_back_without_a_new_solve():
 def test_a_mask_rejected_for_size_stays_rejected():
     solve = CountedSolutions(bump(slice(1, 7), slice(1, 7)), bump(slice(8, 9), slice(8, 9)))
 
-    cut = cut_repeatedly(solve, (10, 10), max_masks=4)
+    (cut,) = cut_repeatedly(solve, (1, 10, 10), max_masks=4)
 
     assert len(solve.painted) == 2
     assert cut.masks.any(axis=(1, 2)).tolist() == [True, False, False, False]
@@ -273,19 +273,59 @@ def test_a_mask_rejected_for_size_stays_rejected():
 def test_the_first_mask_may_be_small():
     solve = CountedSolutions(bump(slice(8, 9), slice(8, 9)))
 
-    assert cut_repeatedly(solve, (10, 10), max_masks=1).masks.sum() == 1
+    assert cut_repeatedly(solve, (1, 10, 10), max_masks=1)[0].masks.sum() == 1
 
 
 def test_dense_solutions_are_counted():
-    adjacency = binary_adjacency(random_keys(2, (8, 8), 6), 0.15)
+    keys = np.stack([random_keys(2, (8, 8), 6), np.ones((64, 6))])
+    adjacency = join_by_cosine(keys, 0.15, np)
 
-    def solve(painted):
-        graph = PatchGraph(paint(adjacency, painted.ravel(), 0.15), 1e-5)
-        return second_smallest(graph, max_steps=2)
+    def solve(images, painted):
+        graphs = PatchGraphs(adjacency.take(images), 1e-5, painted=painted)
+        return second_smallest(graphs, max_steps=2)
 
-    cut = cut_repeatedly(solve, (8, 8), max_masks=1)
+    cuts = cut_repeatedly(solve, (2, 8, 8), max_masks=1)
 
-    assert cut.dense_fallbacks == 1
+    assert [cut.dense_fallbacks for cut in cuts] == [1, 0]
+
+
+def smooth_images(count, grid):
+    return np.stack([random_keys(seed, grid, 6) for seed in range(count)])
+
+
+@pytest.mark.parametrize("tau", [0.15, -0.2])
+def test_images_are_cut_as_if_each_were_alone(tau):
+    patches, grid = 63, (7, 9)
+    degenerate = np.stack([np.ones((patches, 6)), np.zeros((patches, 6)), np.eye(patches, 6)])
+    keys = np.concatenate([degenerate, smooth_images(5, grid)])
+
+    together = maskcut_batch(keys.reshape(8, *grid, 6), tau=tau)
+
+    for image, cut in zip(keys, together, strict=True):
+        alone = maskcut(image, grid, tau=tau)
+        assert cut.masks.tobytes() == alone.masks.tobytes()
+        assert cut.eigenvectors.tobytes() == alone.eigenvectors.tobytes()
+
+
+@pytest.mark.parametrize("tau", [0.15, -0.2])
+def test_the_device_storage_cuts_like_the_hosts(tau):
+    """What runs on a GPU, with NumPy in CuPy's place."""
+    keys = smooth_images(6, (12, 10))
+    entries = DenseAdjacency.of_keys(keys, tau, np)
+    bits = join_by_cosine(keys, tau, np)
+
+    on_host, on_device = (
+        cut_repeatedly(solver(adjacency, tau, 1e-5), (6, 12, 10), max_masks=4)
+        for adjacency in (bits, entries)
+    )
+
+    for ours, theirs in zip(on_host, on_device, strict=True):
+        np.testing.assert_array_equal(ours.masks, theirs.masks)
+        np.testing.assert_allclose(ours.eigenvectors, theirs.eigenvectors, atol=1e-8)
+
+
+def test_no_images():
+    assert maskcut_batch(np.zeros((0, 4, 5, 3))) == []
 
 
 @pytest.mark.parametrize(
@@ -325,3 +365,4 @@ def test_both_backends_find_the_same_masks():
 
     # Cosines within rounding of tau may fall on either side, so a few patches may differ.
     assert np.mean(on_device.masks == on_host.masks) > 0.995
+    assert on_device.dense_fallbacks == 0
