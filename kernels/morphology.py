@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from kernels.backend import Arrays
 
-# Neighbours by an edge, and never those of the next image.
+# Neighbours by an edge, and never those of the next image. On the host: CuPy wants it there too.
 _WITHIN_AN_IMAGE = np.zeros((3, 3, 3), bool)
 _WITHIN_AN_IMAGE[1] = ndimage.generate_binary_structure(2, 1)
 
@@ -28,7 +28,7 @@ def components_at(masks: Any, seeds: Any, arrays: Arrays) -> Any:
         ValueError: a seed lies outside its mask.
     """
     xp = arrays.xp
-    labels = arrays.ndimage.label(masks, structure=xp.asarray(_WITHIN_AN_IMAGE))[0]
+    labels = arrays.ndimage.label(masks, structure=_WITHIN_AN_IMAGE)[0]
     chosen = xp.take_along_axis(labels.reshape(len(masks), -1), seeds[:, None], axis=1)
     if not bool(chosen.all()):
         raise ValueError("seeds must lie inside their masks")

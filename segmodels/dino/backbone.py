@@ -78,12 +78,13 @@ class Backbone:
         return self._model.shape.dim
 
     @torch.no_grad()
-    def extract(self, batch: Tensor) -> Features:
+    def extract(self, batch: Tensor, precision: str = "float32") -> Features:
         """Compute features of normalised pixels.
 
         Args:
             batch: (n, 3, H, W) float32, see `pixels.normalised_pixels`; H and W multiples of
                 the patch size.
+            precision: "float32", or "bfloat16" for products of matrices in that.
 
         Returns:
             Features on the backbone's device, grid of H / patch_size x W / patch_size.
@@ -95,12 +96,15 @@ class Backbone:
             raise ValueError(
                 f"batch must be (n, 3, H, W) float32, got {tuple(batch.shape)} {batch.dtype}"
             )
-        output = self._model(batch.to(self.device))
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = self._model(batch.to(self.device))
         grid = (batch.shape[2] // self.patch_size, batch.shape[3] // self.patch_size)
         return Features(
-            keys=output.keys.unflatten(1, grid).contiguous(),
-            tokens=output.tokens.unflatten(1, grid).contiguous(),
-            cls=output.cls,
+            keys=output.keys.unflatten(1, grid).float().contiguous(),
+            tokens=output.tokens.unflatten(1, grid).float().contiguous(),
+            cls=output.cls.float(),
         )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,9 @@ import zarr
 from segmodels.device import resolve_device
 from segmodels.dino.pixels import normalised_pixels, resize_square
 from segmodels.formats.decode import read_image
+from segmodels.parallel import available_threads, map_in_order
 
+Precision = Literal["float32", "bfloat16"]
 IMAGES_PER_ZARR_SHARD = 16
 
 
@@ -28,12 +31,15 @@ class FeatureSettings:
         batch_size: images a forward pass; always filled up to this number, so that a result
             does not depend on which images share a batch or a shard.
         device: "auto", "cpu" or "cuda".
+        precision: of the forward pass. "bfloat16" is several times faster on a GPU, and moves
+            some masks a little.
     """
 
     backbone: str = "dino_vitb8"
     image_size: int = 0
     batch_size: int = 4
     device: str = "auto"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.image_size < 0:
@@ -86,14 +92,14 @@ def extract_shard(work: FeatureShard, folder: Path) -> dict[str, float]:
     rows = work.images.select(["image_id", "source", "path"]).to_pylist()
     group = zarr.open_group(folder / "features.zarr", mode="w", zarr_format=3)
     arrays: dict[str, Any] = {}
-    for start in range(0, len(rows), IMAGES_PER_ZARR_SHARD):
-        block = rows[start : start + IMAGES_PER_ZARR_SHARD]
-        keys, cls = _block_features(block, backbone, size, settings.batch_size)
+    written = 0
+    for keys, cls in _blocks(_features(rows, backbone, size, settings), IMAGES_PER_ZARR_SHARD):
         if not arrays:
             arrays["keys"] = _sharded_array(group, "keys", len(rows), keys)
             arrays["cls"] = _sharded_array(group, "cls", len(rows), cls)
-        arrays["keys"][start : start + len(block)] = keys
-        arrays["cls"][start : start + len(block)] = cls
+        arrays["keys"][written : written + len(keys)] = keys
+        arrays["cls"][written : written + len(cls)] = cls
+        written += len(keys)
     group.create_array("image_id", data=work.images["image_id"].to_numpy(), compressors=None)
     return {"images": len(rows)}
 
@@ -116,27 +122,38 @@ def _sharded_array(group: Any, name: str, count: int, block: np.ndarray) -> Any:
     )
 
 
-def _block_features(
-    rows: list[dict[str, Any]], backbone: Any, size: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    keys, cls = [], []
-    for batch, count in _full_batches(rows, size, batch_size):
-        features = backbone.extract(batch)
-        keys.append(features.keys[:count].cpu().numpy().astype(np.float16))
-        cls.append(features.cls[:count].float().cpu().numpy())
-    return np.concatenate(keys), np.concatenate(cls)
+def _features(
+    rows: list[dict[str, Any]], backbone: Any, size: int, settings: FeatureSettings
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Keys (gh, gw, d) and CLS (d,) of every image; the next batches are decoded meanwhile."""
+    starts = range(0, len(rows), settings.batch_size)
+    chosen = (rows[start : start + settings.batch_size] for start in starts)
+    batches = map_in_order(
+        lambda some: (_full_batch(some, size, settings.batch_size), len(some)),
+        chosen,
+        workers=available_threads(),
+    )
+    for batch, count in batches:
+        features = backbone.extract(batch, settings.precision)
+        keys = features.keys[:count].cpu().numpy().astype(np.float16)
+        yield from zip(keys, features.cls[:count].float().cpu().numpy(), strict=True)
 
 
-def _full_batches(
-    rows: list[dict[str, Any]], size: int, batch_size: int
-) -> Iterator[tuple[Any, int]]:
-    """Batches of exactly `batch_size` images, the last one filled up with black ones."""
+def _blocks(
+    features: Iterator[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images' features in stacks of `size`, the last one shorter."""
+    while block := list(islice(features, size)):
+        keys, cls = zip(*block, strict=True)
+        yield np.stack(keys), np.stack(cls)
+
+
+def _full_batch(rows: list[dict[str, Any]], size: int, batch_size: int) -> Any:
+    """A batch of exactly `batch_size` images, filled up with black ones."""
     import torch
 
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        batch = torch.zeros((batch_size, 3, size, size))
-        for position, row in enumerate(chosen):
-            image = resize_square(read_image(row["source"], row["path"]), size)
-            batch[position] = torch.as_tensor(normalised_pixels(image))
-        yield batch, len(chosen)
+    batch = torch.zeros((batch_size, 3, size, size))
+    for position, row in enumerate(rows):
+        image = resize_square(read_image(row["source"], row["path"]), size)
+        batch[position] = torch.as_tensor(normalised_pixels(image))
+    return batch

@@ -36,6 +36,21 @@ class SegmentationSettings:
     resample: Resample = "bilinear"
 
 
+@dataclass(frozen=True, eq=False)
+class StuffScores:
+    """What the network says of an image, before the CRF.
+
+    Attributes:
+        image: (h, w, 3) uint8 RGB at the working size.
+        log_probabilities: (S, h, w) float32.
+        size: height and width of the photograph, px.
+    """
+
+    image: np.ndarray
+    log_probabilities: np.ndarray
+    size: tuple[int, int]
+
+
 def segment_stuff(
     image: np.ndarray,
     backbone: Backbone,
@@ -53,6 +68,16 @@ def segment_stuff(
     Returns:
         (H, W) uint8 in [0, S), or uint16 when S is above 256.
     """
+    return choose_clusters(score_stuff(image, backbone, model, settings), settings)
+
+
+def score_stuff(
+    image: np.ndarray,
+    backbone: Backbone,
+    model: StegoModel,
+    settings: SegmentationSettings,
+) -> StuffScores:
+    """Run the network: the first half of `segment_stuff`, which keeps torch busy."""
     height, width = image.shape[:2]
     rows, columns = working_size(
         height,
@@ -62,13 +87,16 @@ def segment_stuff(
         long_side_limit=settings.long_side_limit,
     )
     small = resize(image, rows, columns, settings.resample)
-    log_probabilities = cluster_log_probabilities(small, backbone, model)
+    return StuffScores(small, cluster_log_probabilities(small, backbone, model), (height, width))
+
+
+def choose_clusters(scores: StuffScores, settings: SegmentationSettings) -> np.ndarray:
+    """Refine and decide: the second half of `segment_stuff`, for a thread of its own."""
+    probabilities = scores.log_probabilities
     if settings.crf:
-        clusters = mean_field(small, -log_probabilities, settings.crf_settings).argmax(axis=0)
-    else:
-        clusters = log_probabilities.argmax(axis=0)
-    dtype = np.uint8 if model.num_clusters <= 256 else np.uint16
-    return nearest_resize(clusters.astype(dtype), height, width)
+        probabilities = mean_field(scores.image, -probabilities, settings.crf_settings)
+    dtype = np.uint8 if len(probabilities) <= 256 else np.uint16
+    return nearest_resize(probabilities.argmax(axis=0).astype(dtype), *scores.size)
 
 
 def cluster_log_probabilities(

@@ -1,5 +1,6 @@
 """Stages stuff_features and stuff_segments: STEGO's input and output, by shard of images."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import zarr
 from segmodels.dino.feature_shards import cached_backbone
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
+from segmodels.parallel import map_images
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import (
     FeatureSettings,
@@ -20,7 +22,12 @@ from segmodels.stego.features import (
     stego_features,
 )
 from segmodels.stego.model import StegoModel
-from segmodels.stego.segmentation import SegmentationSettings, segment_stuff
+from segmodels.stego.segmentation import (
+    SegmentationSettings,
+    StuffScores,
+    choose_clusters,
+    score_stuff,
+)
 from segmodels.stego.stuff_table import stuff_rows, stuff_table
 
 
@@ -112,11 +119,18 @@ def stuff_segment_shard(work: StuffSegmentShard, folder: Path) -> dict[str, floa
     """Write `segments.arrow` (STUFF_SCHEMA): one row for each stuff cluster of an image."""
     backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
     model = _cached_model(work.model_file)
-    rows = []
-    for image_row in work.images.select(["image_id", "source", "path"]).to_pylist():
-        image_id = image_row["image_id"]
-        image = read_image(image_row["source"], image_row["path"])
-        clusters = segment_stuff(image, backbone, model, work.settings)
-        rows += stuff_rows(image_id, clusters)
+    images = work.images.select(["image_id", "source", "path"]).to_pylist()
+
+    def scored() -> Iterator[tuple[int, StuffScores]]:
+        for row in images:
+            image = read_image(row["source"], row["path"])
+            yield row["image_id"], score_stuff(image, backbone, model, work.settings)
+
+    def rows_of(scored_image: tuple[int, StuffScores]) -> list[dict[str, Any]]:
+        image_id, scores = scored_image
+        return stuff_rows(image_id, choose_clusters(scores, work.settings))
+
+    # This thread runs the network, the others the CRF of the images before.
+    rows = [row for image_rows in map_images(rows_of, scored()) for row in image_rows]
     write_table(stuff_table(rows), folder / "segments.arrow")
-    return {"images": work.images.num_rows, "segments": len(rows)}
+    return {"images": len(images), "segments": len(rows)}

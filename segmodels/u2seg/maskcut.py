@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from kernels.affinity import center_keys
+from kernels.backend import Backend
 from kernels.crf import refine_masks
 from kernels.morphology import fill_holes
-from kernels.ncut import maskcut
+from kernels.ncut import maskcut_batch
 from kernels.overlaps import mask_iou
 from segmodels.dino.pixels import resize_square
 
@@ -31,6 +32,7 @@ class MaskCutSettings:
         center_keys: Subtract the image's mean key first; what the weights recommend.
         use_crf: Refine with the dense CRF.
         crf_min_iou: A mask whose overlap with its refined self is smaller is dropped.
+        backend: Where cuts and CRF are computed.
     """
 
     image_size: int = 480
@@ -40,6 +42,7 @@ class MaskCutSettings:
     center_keys: bool = False
     use_crf: bool = True
     crf_min_iou: float = 0.5
+    backend: Backend = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +77,59 @@ def discover_masks(
     """
     if keys.ndim != 3:
         raise ValueError(f"keys must be (gh, gw, d), got {keys.shape}")
-    patch_masks = _patch_masks(keys, settings)
+    (patch_masks,) = cut_patches(keys[None], settings)
+    return refine_patch_masks(image, patch_masks, settings)
+
+
+def cut_patches(keys: np.ndarray, settings: MaskCutSettings) -> list[np.ndarray]:
+    """MaskCut on the patch grids of several images of one size.
+
+    Args:
+        keys: (n, gh, gw, d) float.
+        settings: The method's constants.
+
+    Returns:
+        For each image (max_masks, gh, gw) bool.
+    """
+    keys = keys.astype(np.float32)
+    if settings.center_keys:
+        keys = np.stack([center_keys(image_keys) for image_keys in keys])
+    cuts = maskcut_batch(
+        keys,
+        tau=settings.tau,
+        eps=settings.eps,
+        max_masks=settings.max_masks,
+        backend=settings.backend,
+    )
+    if fallbacks := sum(cut.dense_fallbacks for cut in cuts):
+        log.warning(
+            "%d of %d cuts needed the slow dense eigen-solver",
+            fallbacks,
+            len(cuts) * settings.max_masks,
+        )
+    return [cut.masks for cut in cuts]
+
+
+def refine_patch_masks(
+    image: np.ndarray, patch_masks: np.ndarray, settings: MaskCutSettings
+) -> list[DiscoveredMask]:
+    """Refine patch masks on the photograph and bring them to its size.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, at its own size.
+        patch_masks: (max_masks, gh, gw) bool.
+        settings: The method's constants.
+
+    Returns:
+        See `discover_masks`.
+    """
     # A rejected cut leaves an empty mask, which no refinement fills.
     repetitions = np.flatnonzero(patch_masks.any(axis=(1, 2)))
     coarse = _enlarge(patch_masks[repetitions], settings.image_size)
     refined = coarse
     if settings.use_crf:
-        refined = refine_masks(resize_square(image, settings.image_size), coarse)
+        small = resize_square(image, settings.image_size)
+        refined = refine_masks(small, coarse, backend=settings.backend)
     refined = fill_holes(refined)
 
     found = []
@@ -90,24 +139,6 @@ def discover_masks(
         if score >= settings.crf_min_iou and mask.any():
             found.append(DiscoveredMask(mask, score, int(repetition)))
     return found
-
-
-def _patch_masks(keys: np.ndarray, settings: MaskCutSettings) -> np.ndarray:
-    """MaskCut on the patch grid: (max_masks, gh, gw) bool."""
-    rows, columns, width = keys.shape
-    flat = keys.reshape(rows * columns, width).astype(np.float32)
-    cut = maskcut(
-        center_keys(flat) if settings.center_keys else flat,
-        (rows, columns),
-        tau=settings.tau,
-        eps=settings.eps,
-        max_masks=settings.max_masks,
-    )
-    if cut.dense_fallbacks:
-        log.warning(
-            "%d of %d cuts needed the slow dense eigen-solver", cut.dense_fallbacks, len(cut.masks)
-        )
-    return cut.masks
 
 
 def _enlarge(masks: np.ndarray, size: int) -> np.ndarray:

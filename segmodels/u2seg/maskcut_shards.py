@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from segmodels.dino.feature_shards import open_features
+from kernels.backend import Backend, resolve_backend
+from segmodels.dino.feature_shards import Features, open_features
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import MASK_SCHEMA, mask_row, write_table
-from segmodels.u2seg.maskcut import MaskCutSettings, discover_masks
+from segmodels.parallel import map_images
+from segmodels.u2seg.maskcut import MaskCutSettings, cut_patches, refine_patch_masks
 
 MASKS_PER_IMAGE_LIMIT = 1000
+# Enough to keep a GPU busy: 2 GB of patch graphs at 3,600 patches.
+IMAGES_PER_GPU_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class MaskCutChoices:
         max_masks: masks an image.
         use_crf: refine with the dense CRF.
         crf_min_iou: a mask that the CRF changes more than this is dropped.
+        backend: where cuts and CRF are computed: "auto" takes a GPU if there is one.
     """
 
     tau: float | None = None
@@ -31,6 +37,7 @@ class MaskCutChoices:
     max_masks: int = 3
     use_crf: bool = True
     crf_min_iou: float = 0.5
+    backend: Backend = "auto"
 
     def for_backbone(self, *, image_size: int, tau: float, center_keys: bool) -> MaskCutSettings:
         """Fill in the backbone's recommendation; `image_size` is that of the keys, px."""
@@ -41,6 +48,7 @@ class MaskCutChoices:
             max_masks=self.max_masks,
             use_crf=self.use_crf,
             crf_min_iou=self.crf_min_iou,
+            backend=self.backend,
         )
 
 
@@ -56,27 +64,44 @@ class MaskCutShard:
 def maskcut_shard(work: MaskCutShard, folder: Path) -> dict[str, float]:
     """Write `masks.arrow` (MASK_SCHEMA) of one shard; returns counts."""
     features = open_features(work.features_folder)
-    rows = []
-    empty = 0
-    for image_row in work.images.select(["image_id", "source", "path"]).to_pylist():
-        image_id = image_row["image_id"]
-        keys = np.asarray(features.keys[features.row_of(image_id)], dtype=np.float32)
-        image = read_image(image_row["source"], image_row["path"])
-        found = discover_masks(image, keys, work.settings)
-        empty += not found
-        rows += [
-            mask_row(
-                image_id,
-                instance_id_of(image_id, position),
-                mask.mask,
-                score=mask.score,
-                source="maskcut",
-                round=0,
-            )
-            for position, mask in enumerate(found)
-        ]
+    images = work.images.select(["image_id", "source", "path"]).to_pylist()
+    on_gpu = resolve_backend(work.settings.backend) == "gpu"
+    size = IMAGES_PER_GPU_BATCH if on_gpu else 1
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    found = map_images(lambda batch: _rows_of(batch, features, work.settings), batches)
+    rows_by_image = [rows for batch in found for rows in batch]
+    rows = [row for image_rows in rows_by_image for row in image_rows]
     write_table(pa.Table.from_pylist(rows, schema=MASK_SCHEMA), folder / "masks.arrow")
-    return {"images": work.images.num_rows, "masks": len(rows), "images_without_mask": empty}
+    return {
+        "images": len(images),
+        "masks": len(rows),
+        "images_without_mask": sum(not image_rows for image_rows in rows_by_image),
+    }
+
+
+def _rows_of(
+    batch: list[dict[str, Any]], features: Features, settings: MaskCutSettings
+) -> list[list[dict[str, Any]]]:
+    """The rows of MASK_SCHEMA of every image of a batch."""
+    keys = np.stack([features.keys[features.row_of(image["image_id"])] for image in batch])
+    rows = []
+    for image, patch_masks in zip(batch, cut_patches(keys, settings), strict=True):
+        photograph = read_image(image["source"], image["path"])
+        found = refine_patch_masks(photograph, patch_masks, settings)
+        rows.append(
+            [
+                mask_row(
+                    image["image_id"],
+                    instance_id_of(image["image_id"], position),
+                    mask.mask,
+                    score=mask.score,
+                    source="maskcut",
+                    round=0,
+                )
+                for position, mask in enumerate(found)
+            ]
+        )
+    return rows
 
 
 def instance_id_of(image_id: int, position: int) -> int:

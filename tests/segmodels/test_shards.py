@@ -1,5 +1,7 @@
 """Shard work: the same bytes whatever the shard, the batch's neighbours and the thread count."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -94,6 +96,19 @@ def test_features_do_not_depend_on_the_thread_count(images, tmp_path):
     assert np.asarray(one.keys).tobytes() == np.asarray(two.keys).tobytes()
 
 
+def test_bfloat16_features_are_near_the_float32_ones(images, tmp_path):
+    exact = features_of(images, tmp_path / "exact")
+    short = features_of(images, tmp_path / "short", replace(FEATURES, precision="bfloat16"))
+    difference = np.asarray(short.keys, np.float32) - np.asarray(exact.keys, np.float32)
+    spread = np.asarray(exact.keys, np.float32).std()
+    assert 0 < np.abs(difference).mean() < 0.03 * spread
+
+
+def test_an_unknown_precision_is_refused(images, tmp_path):
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'bfloat16', got 'half'"):
+        features_of(images, tmp_path / "wrong", replace(FEATURES, precision="half"))
+
+
 def test_a_shard_on_disk_is_the_same_bytes_twice(images, tmp_path):
     features_of(images, tmp_path / "one")
     features_of(images, tmp_path / "two")
@@ -103,6 +118,17 @@ def test_a_shard_on_disk_is_the_same_bytes_twice(images, tmp_path):
     ]
     assert [path.name for path in files[0]] == [path.name for path in files[1]]
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*files, strict=True))
+
+
+def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
+    extract_shard(FeatureShard(images, FEATURES, tmp_path), tmp_path)
+    settings = MaskCutChoices().for_backbone(image_size=64, tau=0.2, center_keys=True)
+    contents = []
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        maskcut_shard(MaskCutShard(images, tmp_path, settings), tmp_path)
+        contents.append((tmp_path / "masks.arrow").read_bytes())
+    assert contents[0] == contents[1] == contents[2]
 
 
 @pytest.fixture(scope="module")
