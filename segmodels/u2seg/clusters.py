@@ -23,11 +23,15 @@ class ClusterSettings:
 
     Attributes:
         iterations: Most rounds of k-means; U2Seg runs 100.
+        init: First centroids: "random" points, as U2Seg takes them, or "k-means++".
+        restarts: Starts, of which the tightest clustering is kept; U2Seg starts once.
         normalise: Scale every embedding to unit length first; U2Seg does not.
         backend: Where distances are computed.
     """
 
     iterations: int = 100
+    init: Literal["random", "k-means++"] = "random"
+    restarts: int = 1
     normalise: bool = False
     backend: Literal["auto", "cpu", "gpu"] = "auto"
 
@@ -78,6 +82,8 @@ def cluster_instances(
         num_clusters,
         seed=seed,
         iterations=settings.iterations,
+        init=settings.init,
+        restarts=settings.restarts,
         backend=settings.backend,
     )
     columns = [ids, clustering.labels, clustering.distances]
