@@ -56,8 +56,12 @@ test-all: $(VENV)/installed-dev ## the tests, the slow ones included
 ui: $(VENV)/installed ## web server and daemon on 127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000
 
-bench: $(VENV)/installed-dev ## benchmarks, as tables
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+$(VENV)/installed-bench: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
+
+bench: $(VENV)/installed-bench ## benchmarks, as tables; BENCH="crf --quick" for one of them, smaller
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## remove results and Dagster's history, keep the environment
 	rm -rf store .dagster

@@ -55,7 +55,7 @@ def _sample_folder() -> "TemporaryDirectory[str]":
     from segmodels.sample.dataset import write_sample
 
     folder = TemporaryDirectory(prefix="exnihilo-bench-")
-    write_sample(Path(folder.name) / "sample")
+    write_sample(Path(folder.name) / "sample", train=24, val=1)
     return folder
 
 

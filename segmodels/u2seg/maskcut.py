@@ -3,7 +3,6 @@
 CutLER, sec. 3.1, with the constants and the order of its published program.
 """
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +12,9 @@ from kernels.affinity import center_keys
 from kernels.backend import Backend
 from kernels.crf import refine_masks
 from kernels.morphology import fill_holes
-from kernels.ncut import maskcut_batch
+from kernels.ncut import MaskCut, maskcut_batch
 from kernels.overlaps import mask_iou
 from segmodels.dino.pixels import resize_square
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,11 @@ def discover_masks(
     """
     if keys.ndim != 3:
         raise ValueError(f"keys must be (gh, gw, d), got {keys.shape}")
-    (patch_masks,) = cut_patches(keys[None], settings)
-    return refine_patch_masks(image, patch_masks, settings)
+    (cut,) = cut_patches(keys[None], settings)
+    return refine_patch_masks(image, cut.masks, settings)
 
 
-def cut_patches(keys: np.ndarray, settings: MaskCutSettings) -> list[np.ndarray]:
+def cut_patches(keys: np.ndarray, settings: MaskCutSettings) -> list[MaskCut]:
     """MaskCut on the patch grids of several images of one size.
 
     Args:
@@ -89,25 +86,18 @@ def cut_patches(keys: np.ndarray, settings: MaskCutSettings) -> list[np.ndarray]
         settings: The method's constants.
 
     Returns:
-        For each image (max_masks, gh, gw) bool.
+        The cuts of each image.
     """
     keys = keys.astype(np.float32)
     if settings.center_keys:
         keys = np.stack([center_keys(image_keys) for image_keys in keys])
-    cuts = maskcut_batch(
+    return maskcut_batch(
         keys,
         tau=settings.tau,
         eps=settings.eps,
         max_masks=settings.max_masks,
         backend=settings.backend,
     )
-    if fallbacks := sum(cut.dense_fallbacks for cut in cuts):
-        log.warning(
-            "%d of %d cuts needed the slow dense eigen-solver",
-            fallbacks,
-            len(cuts) * settings.max_masks,
-        )
-    return [cut.masks for cut in cuts]
 
 
 def refine_patch_masks(

@@ -68,40 +68,46 @@ def maskcut_shard(work: MaskCutShard, folder: Path) -> dict[str, float]:
     on_gpu = resolve_backend(work.settings.backend) == "gpu"
     size = IMAGES_PER_GPU_BATCH if on_gpu else 1
     batches = [images[start : start + size] for start in range(0, len(images), size)]
-    found = map_images(lambda batch: _rows_of(batch, features, work.settings), batches)
-    rows_by_image = [rows for batch in found for rows in batch]
-    rows = [row for image_rows in rows_by_image for row in image_rows]
+    results = map_images(lambda batch: _masks_of(batch, features, work.settings), batches)
+    found = [image for batch in results for image in batch]
+    rows = [row for image in found for row in image.rows]
     write_table(pa.Table.from_pylist(rows, schema=MASK_SCHEMA), folder / "masks.arrow")
     return {
         "images": len(images),
         "masks": len(rows),
-        "images_without_mask": sum(not image_rows for image_rows in rows_by_image),
+        "images_without_mask": sum(not image.rows for image in found),
+        "dense_fallbacks": sum(image.dense_fallbacks for image in found),
     }
 
 
-def _rows_of(
+@dataclass(frozen=True)
+class _ImageMasks:
+    """Rows of MASK_SCHEMA, and how many cuts needed the slow solver."""
+
+    rows: list[dict[str, Any]]
+    dense_fallbacks: int
+
+
+def _masks_of(
     batch: list[dict[str, Any]], features: Features, settings: MaskCutSettings
-) -> list[list[dict[str, Any]]]:
-    """The rows of MASK_SCHEMA of every image of a batch."""
+) -> list[_ImageMasks]:
     keys = np.stack([features.keys[features.row_of(image["image_id"])] for image in batch])
-    rows = []
-    for image, patch_masks in zip(batch, cut_patches(keys, settings), strict=True):
+    masks = []
+    for image, cut in zip(batch, cut_patches(keys, settings), strict=True):
         photograph = read_image(image["source"], image["path"])
-        found = refine_patch_masks(photograph, patch_masks, settings)
-        rows.append(
-            [
-                mask_row(
-                    image["image_id"],
-                    instance_id_of(image["image_id"], position),
-                    mask.mask,
-                    score=mask.score,
-                    source="maskcut",
-                    round=0,
-                )
-                for position, mask in enumerate(found)
-            ]
-        )
-    return rows
+        rows = [
+            mask_row(
+                image["image_id"],
+                instance_id_of(image["image_id"], position),
+                found.mask,
+                score=found.score,
+                source="maskcut",
+                round=0,
+            )
+            for position, found in enumerate(refine_patch_masks(photograph, cut.masks, settings))
+        ]
+        masks.append(_ImageMasks(rows, cut.dense_fallbacks))
+    return masks
 
 
 def instance_id_of(image_id: int, position: int) -> int:
