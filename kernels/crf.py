@@ -5,15 +5,26 @@ Gaussian Edge Potentials", NeurIPS 2011. Two Potts terms, one on position, one o
 colour, each filtered on a permutohedral lattice with the symmetric normalisation D^-1/2 K D^-1/2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numba import get_num_threads
 from numpy.typing import NDArray
 
 from kernels.backend import Backend
+from kernels.crf_marginals import softmax, tanh_half
 from kernels.errors import BackendUnavailableError
-from kernels.permutohedral import LANES, Lattice, build_lattice, normalise_symmetrically
+from kernels.permutohedral import (
+    Lattice,
+    build_lattice,
+    from_lanes,
+    in_lanes,
+    normalise_symmetrically,
+)
+
+_NEVER = -1e30  # score of a lane without a class
 
 
 @dataclass(frozen=True)
@@ -78,17 +89,13 @@ def refine_masks(
         )
     if masks.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
-    refined = np.empty_like(masks)
     if len(masks) == 0:
-        return refined
-    terms = _pairwise_terms(image, MASKCUT_CRF)
-    for start in range(0, len(masks), LANES):
-        some = masks[start : start + LANES]
-        log_odds = np.zeros((some[0].size, LANES), np.float32)
-        log_odds[:, : len(some)] = np.where(some.reshape(len(some), -1).T, 1, -1)
-        solved = _binary_mean_field(log_odds, terms, MASKCUT_CRF.steps)
-        refined[start : start + LANES] = (solved.T[: len(some)] > 0).reshape(some.shape)
-    return refined
+        return np.empty_like(masks)
+    log_odds = np.where(masks.reshape(len(masks), -1).T, np.float32(1), np.float32(-1))
+    solved = _iterate(
+        in_lanes(log_odds), _pairwise_terms(image, MASKCUT_CRF), MASKCUT_CRF.steps, _spins
+    )
+    return np.ascontiguousarray(from_lanes(solved, len(masks)).T > 0).reshape(masks.shape)
 
 
 def mean_field(
@@ -121,42 +128,49 @@ def mean_field(
         )
     if not np.isfinite(unary).all():
         raise ValueError("unary must be finite, got NaN or infinity")
-    terms = _pairwise_terms(image, settings)
-    evidence = np.ascontiguousarray(-unary.reshape(len(unary), -1).T, np.float32)
-    marginals = _softmax(evidence.copy())
-    for _ in range(settings.steps):
-        scores = evidence.copy()
-        for lattice, compat in terms:
-            scores += np.float32(compat) * lattice.filter(marginals)
-        marginals = _softmax(scores)
-    return np.ascontiguousarray(marginals.T).reshape(unary.shape)
+    evidence = in_lanes(-unary.reshape(len(unary), -1).T, padding=_NEVER)
+    scores = _iterate(evidence, _pairwise_terms(image, settings), settings.steps, _marginals)
+    _marginals(scores)
+    return np.ascontiguousarray(from_lanes(scores, len(unary)).T).reshape(unary.shape)
 
 
-def _binary_mean_field(
-    unary: NDArray[np.float32], terms: list[tuple[Lattice, float]], steps: int
+def _iterate(
+    unary: NDArray[np.float32],
+    terms: list[tuple[Lattice, float]],
+    steps: int,
+    marginalise: Callable[[NDArray[np.float32]], None],
 ) -> NDArray[np.float32]:
-    """Solve LANES two-class problems at once and return their log-odds (pixels, LANES).
-
-    With two classes, mean field needs one number a pixel: s = P(mask) - P(rest) = tanh(odds / 2),
-    and the Potts message of a term is compat * K s. It halves the filtering of the general form.
-    """
-    odds = unary
+    """Return the scores after so many mean-field updates; `marginalise` works in place."""
+    scores, spare = unary.copy(), np.empty_like(unary)
     for _ in range(steps):
-        spins = np.tanh(np.float32(0.5) * odds)
-        odds = unary.copy()
+        marginalise(scores)
+        np.copyto(spare, unary)
         for lattice, compat in terms:
-            odds += np.float32(compat) * lattice.filter_lanes(spins)
-    return odds
+            lattice.add_filtered(spare, compat, scores)
+        scores, spare = spare, scores
+    return scores
+
+
+def _spins(odds: NDArray[np.float32]) -> None:
+    """Turn the log-odds of two-class problems, one a lane, into P(mask) - P(rest), in place.
+
+    With two classes, mean field needs this one number a pixel, s = tanh(odds / 2), and the Potts
+    message of a term is compat * K s. It halves the filtering of the general form.
+    """
+    tanh_half(odds.reshape(-1), get_num_threads())
+
+
+def _marginals(scores: NDArray[np.float32]) -> None:
+    """Turn the scores of one problem's classes into probabilities, in place."""
+    softmax(scores, get_num_threads())
 
 
 def _pairwise_terms(image: NDArray[np.uint8], settings: CrfSettings) -> list[tuple[Lattice, float]]:
     height, width = image.shape[:2]
-    positions = _pixel_positions(height, width)
-    colours = image.reshape(-1, 3).astype(np.float32)
-    features = np.hstack(
-        [positions / np.float32(settings.bilateral_std), colours / np.float32(settings.colour_std)]
-    )
-    bilateral = normalise_symmetrically(build_lattice(features))
+    features = np.empty((5, height * width), np.float32)
+    features[:2] = _pixel_positions(height, width) / np.float32(settings.bilateral_std)
+    features[2:] = image.reshape(-1, 3).T / np.float32(settings.colour_std)
+    bilateral = normalise_symmetrically(build_lattice(features.T))
     smooth = _smooth_lattice(height, width, settings.smooth_std)
     return [(smooth, settings.smooth_compat), (bilateral, settings.bilateral_compat)]
 
@@ -164,21 +178,14 @@ def _pairwise_terms(image: NDArray[np.uint8], settings: CrfSettings) -> list[tup
 @lru_cache(maxsize=1)
 def _smooth_lattice(height: int, width: int, std: float) -> Lattice:
     """Return the position-only lattice, which depends on the image's size alone."""
-    return normalise_symmetrically(build_lattice(_pixel_positions(height, width) / np.float32(std)))
+    features = _pixel_positions(height, width) / np.float32(std)
+    return normalise_symmetrically(build_lattice(features.T))
 
 
 def _pixel_positions(height: int, width: int) -> NDArray[np.float32]:
-    """Return (height * width, 2) float32 pixel coordinates x, y in row-major order."""
+    """Return (2, height * width) float32 pixel coordinates x, y in row-major order."""
     rows, columns = np.divmod(np.arange(height * width, dtype=np.int64), width)
-    return np.stack([columns, rows], axis=1).astype(np.float32)
-
-
-def _softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn (pixels, classes) scores into probabilities, in place."""
-    scores -= scores.max(axis=1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=1, keepdims=True)
-    return scores
+    return np.stack([columns, rows]).astype(np.float32)
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

@@ -1,5 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes
@@ -99,6 +101,26 @@ def test_masks_are_refined_independently_of_their_company():
     together = refine_masks(image, masks)
     for mask, refined in zip(masks, together, strict=True):
         np.testing.assert_array_equal(refine_masks(image, mask[None])[0], refined)
+
+
+def test_two_python_threads_at_once_change_no_byte():
+    image, disc = disc_on_ground(120, 30)
+    masks = np.stack([np.roll(disc, shift, axis=1) for shift in range(3)])
+    unary = np.random.default_rng(4).random((6, 120, 120))
+    expected = refine_masks(image, masks), mean_field(image, unary, STEGO_CRF)
+
+    def work(_):
+        return refine_masks(image, masks), mean_field(image, unary, STEGO_CRF)
+
+    def work_alone(_):
+        numba.set_num_threads(1)  # holds for this Python thread
+        return work(None)
+
+    for task in (work, work_alone):
+        with ThreadPoolExecutor(2) as pool:
+            for results in pool.map(task, range(6)):
+                for result, truth in zip(results, expected, strict=True):
+                    assert result.tobytes() == truth.tobytes()
 
 
 def test_a_mask_and_its_complement_are_treated_alike():

@@ -1,9 +1,17 @@
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.permutohedral import build_lattice, normalise_symmetrically
+from kernels.permutohedral_embedding import (
+    embed,
+    find_neighbours,
+    hyperplane_basis,
+    number_vertices,
+    packing,
+)
 
 
 def gaussian_matrix(features):
@@ -119,3 +127,42 @@ def test_wrong_features_are_refused(features, message):
 def test_wrong_values_are_refused():
     with pytest.raises(ValueError, match="values must have 3 rows"):
         build_lattice(np.eye(3)).filter(np.ones((2, 1)))
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS == 1, reason="this machine has one thread")
+def test_the_number_of_threads_changes_no_byte():
+    threads = numba.config.NUMBA_NUM_THREADS
+    features = np.random.default_rng(6).normal(size=(5000, 5)) * 3
+    values = np.random.default_rng(7).normal(size=(5000, 5))
+
+    alone, together = (run_with_threads(count, features, values) for count in (1, threads))
+
+    for one, other in zip(alone, together, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_the_number_of_parts_changes_no_byte(parts):
+    features = np.random.default_rng(8).normal(size=(3, 4000)).astype(np.float32) * 4
+
+    for one, other in zip(
+        embed_in_parts(1, features), embed_in_parts(parts, features), strict=True
+    ):
+        assert one.tobytes() == other.tobytes()
+
+
+def embed_in_parts(parts, features):
+    strides, origins, bits = packing(features.min(axis=1), features.max(axis=1))
+    codes, weights = embed(features, hyperplane_basis(3), strides, origins, parts)
+    corners, firsts = number_vertices(codes, bits, parts)
+    return corners, weights, firsts, find_neighbours(codes, firsts, strides, parts)
+
+
+def run_with_threads(count, features, values):
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        lattice = normalise_symmetrically(build_lattice(features))
+        return lattice.corners, lattice.weights, lattice.neighbours, lattice.filter(values)
+    finally:
+        numba.set_num_threads(before)

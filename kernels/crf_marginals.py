@@ -1,0 +1,111 @@
+"""From scores to marginals in compiled loops over rows of LANES float32.
+
+The exponential is a polynomial made of single operations, which the compiler turns into vector
+instructions and which give the same bytes on every processor.
+"""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+_BLOCK = 1024  # numbers whose temporaries stay in the first-level cache
+_LOWEST_POWER = np.float32(-60)  # e^-60 is nothing beside 1, yet its products are not subnormal
+
+
+@njit(cache=True, nogil=True)
+def _exponential(power: np.float32) -> np.float32:
+    """e^power for power <= 0, to 1e-7 of it: 2^whole times Taylor's series with fitted ends."""
+    power = max(power, _LOWEST_POWER)
+    whole = np.floor(power * np.float32(1.44269504) + np.float32(0.5))
+    # ln 2 in two pieces, the first one short enough that its product with `whole` is exact.
+    rest = power - whole * np.float32(0.693359375)
+    rest -= whole * np.float32(-2.12194440e-4)
+    series = np.float32(1.9875691e-4)
+    series = series * rest + np.float32(1.3981999e-3)
+    series = series * rest + np.float32(8.3334519e-3)
+    series = series * rest + np.float32(4.1665796e-2)
+    series = series * rest + np.float32(1.6666667e-1)
+    series = series * rest + np.float32(0.5)
+    series = series * rest * rest + rest + np.float32(1)
+    exponent = (np.int32(whole) + np.int32(127)) << np.int32(23)
+    return np.float32(series * np.int32(exponent).view(np.float32))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _tanh_half(odds: NDArray[np.float32]) -> None:
+    for index in range(odds.shape[0]):
+        value = odds[index]
+        small = _exponential(-abs(value))
+        spin = (np.float32(1) - small) / (np.float32(1) + small)
+        odds[index] = spin if value >= 0 else -spin
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
+    """Replace log-odds by P(yes) - P(no) = tanh(odds / 2), exactly odd.
+
+    Args:
+        odds: (n,) float32.
+        parts: threads; the bytes written do not depend on them.
+    """
+    size = odds.shape[0]
+    if parts == 1:
+        _tanh_half(odds)
+    else:
+        for thread in prange(parts):
+            part = np.int64(thread)
+            _tanh_half(odds[size * part // parts : size * (part + 1) // parts])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _softmax(scores: NDArray[np.float32], start: np.int64 | int, stop: np.int64 | int) -> None:
+    """Normalise pixels start..stop - 1, at most _BLOCK numbers a group."""
+    groups, _, lanes = scores.shape
+    pixels = stop - start
+    peaks = np.full(_BLOCK, -np.inf, np.float32)
+    sums = np.zeros(_BLOCK, np.float32)
+    for group in range(groups):
+        rows = scores[group, start:stop].reshape(-1)
+        for index in range(rows.shape[0]):
+            peaks[index] = max(peaks[index], rows[index])
+    for first in range(0, pixels * lanes, lanes):
+        peak = peaks[first]
+        for lane in range(1, lanes):
+            peak = max(peak, peaks[first + lane])
+        for lane in range(lanes):
+            peaks[first + lane] = peak
+    for group in range(groups):
+        rows = scores[group, start:stop].reshape(-1)
+        for index in range(rows.shape[0]):
+            rows[index] = _exponential(rows[index] - peaks[index])
+            sums[index] += rows[index]
+    for first in range(0, pixels * lanes, lanes):
+        total = np.float32(0)
+        for lane in range(lanes):
+            total += sums[first + lane]
+        for lane in range(lanes):
+            sums[first + lane] = np.float32(1) / total
+    for group in range(groups):
+        rows = scores[group, start:stop].reshape(-1)
+        for index in range(rows.shape[0]):
+            rows[index] *= sums[index]
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def softmax(scores: NDArray[np.float32], parts: int) -> None:
+    """Turn scores into probabilities in place; those below e^-60 of the largest become that.
+
+    Args:
+        scores: (groups, pixels, lanes) float32; a pixel's classes are its groups' lanes.
+        parts: threads; the bytes written do not depend on them.
+    """
+    _, pixels, lanes = scores.shape
+    step = _BLOCK // lanes
+    blocks = -(-pixels // step)
+    if parts == 1:
+        for block in range(blocks):
+            _softmax(scores, block * step, min(pixels, (block + 1) * step))
+    else:
+        for index in prange(blocks):
+            start = np.int64(index) * step
+            _softmax(scores, start, min(pixels, start + step))

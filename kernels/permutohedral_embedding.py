@@ -1,0 +1,379 @@
+"""Where points lie in the permutohedral lattice: simplices, vertices and the vertices' neighbours.
+
+The lattice's vertices fall into d + 1 classes, by the remainder of their coordinates modulo d + 1,
+and each corner of a simplex is of another class. Hence a vertex is (class, code), where the code
+packs the coordinates' quotients into one integer, and the classes can be sorted independently.
+
+Compiled functions take `parts`, the number of threads; the results do not depend on it.
+"""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+_BLOCK = 512  # points embedded together: their temporaries stay in the first-level cache
+_DIGIT_BITS = 11
+_CODE_LIMIT = 2**62
+_EXTENT_LIMIT = 2**20  # float32 still places a point in its cell to a few per cent
+
+
+def hyperplane_basis(dimensions: int) -> NDArray[np.float32]:
+    """Return (d + 1, d): the isometry onto the plane of zero coordinate sum, scaled for the blur.
+
+    Splat, blur and slice together have a variance of 2/3 (d + 1)^2, so that a unit standard
+    deviation is (d + 1) sqrt(2/3) lattice units long (Adams et al., section 3).
+    """
+    basis = np.zeros((dimensions + 1, dimensions))
+    for column in range(dimensions):
+        basis[: column + 1, column] = 1
+        basis[column + 1, column] = -(column + 1)
+        basis[:, column] /= np.sqrt((column + 1) * (column + 2))
+    basis *= (dimensions + 1) * np.sqrt(2 / 3)
+    return np.asarray(basis, np.float32)
+
+
+def packing(
+    lowest: NDArray[np.float32], highest: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Say how a vertex's quotients are packed into its code, for points inside a box.
+
+    The last coordinate follows from the others (they sum to zero) and gets the stride 0.
+
+    Args:
+        lowest: (d,) smallest features.
+        highest: (d,) largest features.
+
+    Returns:
+        Strides (d + 1,), origins (d + 1,), and the number of bits that hold every code.
+
+    Raises:
+        ValueError: The box is so wide that codes overflow.
+    """
+    sides = len(lowest) + 1
+    basis = hyperplane_basis(sides - 1)
+    ends = np.stack([basis * lowest, basis * highest]).astype(np.float64)
+    margin = 3  # corners and their blur neighbours lie outside the points' box
+    low = np.floor(ends.min(axis=0).sum(axis=1) / sides) - margin
+    high = np.ceil(ends.max(axis=0).sum(axis=1) / sides) + margin
+    strides, stride = [], 1
+    for extent in (high - low)[:-1]:
+        strides.append(stride)
+        stride *= int(extent) + 1
+        if extent * sides > _EXTENT_LIMIT or stride > _CODE_LIMIT:
+            raise ValueError(
+                "features spread too far for the lattice: use larger standard deviations"
+            )
+    return np.array([*strides, 0], np.int64), low.astype(np.int64), stride.bit_length()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _embed_block(
+    features: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    strides: NDArray[np.int64],
+    origins: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    start: np.int64 | int,
+) -> None:
+    """Embed up to _BLOCK points from `start` on; every loop over points is a vector loop."""
+    dimensions, points = features.shape
+    sides = dimensions + 1
+    count = min(_BLOCK, points - start)
+    stop = start + count
+    size = np.float32(sides)
+    share = np.float32(1) / size
+    quotients = np.empty((sides, _BLOCK), np.int32)
+    residuals = np.zeros((sides, _BLOCK), np.float32)
+    ranks = np.zeros((sides, _BLOCK), np.int32)
+    surplus = np.zeros(_BLOCK, np.int32)
+    for side in range(sides):
+        quotient, residual = quotients[side], residuals[side]
+        for axis in range(dimensions):
+            feature, factor = features[axis, start:stop], basis[side, axis]
+            for point in range(count):
+                residual[point] += factor * feature[point]
+        for point in range(count):
+            multiple = np.floor(residual[point] * share + np.float32(0.5))
+            residual[point] -= multiple * size
+            quotient[point] = np.int32(multiple)
+        for point in range(count):
+            surplus[point] += quotient[point]
+    # Rank 0 is the coordinate that lies furthest above its multiple; ties by index.
+    for side in range(sides):
+        for other in range(side + 1, sides):
+            mine, theirs = residuals[side], residuals[other]
+            my_rank, their_rank = ranks[side], ranks[other]
+            for point in range(count):
+                behind = np.int32(mine[point] >= theirs[point])
+                their_rank[point] += behind
+                my_rank[point] += np.int32(1) - behind
+    # Rounding each coordinate alone may leave the plane: move those that were rounded most.
+    for side in range(sides):
+        quotient, residual, rank = quotients[side], residuals[side], ranks[side]
+        for point in range(count):
+            moved = np.int32(rank[point] + surplus[point])
+            wraps = np.int32(np.int32(moved < 0) - np.int32(moved >= sides))
+            rank[point] = moved + wraps * np.int32(sides)
+            quotient[point] += wraps
+            residual[point] -= np.float32(wraps) * size
+    ordered = np.zeros((sides, _BLOCK), np.float32)
+    for place in range(sides):
+        chosen = ordered[place]
+        for side in range(sides):
+            residual, rank = residuals[side], ranks[side]
+            for point in range(count):
+                chosen[point] += residual[point] if rank[point] == place else np.float32(0)
+    code = codes[0, start:stop]
+    for point in range(count):
+        code[point] = 0
+    for side in range(dimensions):
+        quotient, stride, origin = quotients[side], strides[side], np.int32(origins[side])
+        for point in range(count):
+            code[point] += (quotient[point] - origin) * stride
+    # The next corner is one up in all coordinates and sides down in the one ranked sides - corner.
+    for corner in range(1, sides):
+        code, previous = codes[corner, start:stop], codes[corner - 1, start:stop]
+        for point in range(count):
+            code[point] = previous[point]
+        for side in range(dimensions):
+            rank, stride = ranks[side], strides[side]
+            for point in range(count):
+                code[point] -= stride if rank[point] == sides - corner else np.int64(0)
+    first, final = ordered[0], ordered[dimensions]
+    for point in range(count):
+        weights[start + point, 0] = (size - first[point] + final[point]) * share
+    for corner in range(1, sides):
+        above, below = ordered[dimensions - corner], ordered[sides - corner]
+        for point in range(count):
+            weights[start + point, corner] = (above[point] - below[point]) * share
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def embed(
+    features: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    strides: NDArray[np.int64],
+    origins: NDArray[np.int64],
+    parts: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find each point's simplex.
+
+    Args:
+        features: (d, n) float32.
+        basis: of `hyperplane_basis`.
+        strides: of `packing`.
+        origins: of `packing`.
+        parts: threads.
+
+    Returns:
+        Codes (d + 1, n) of the corners, one row a class, and weights (n, d + 1), which sum to 1.
+    """
+    dimensions, points = features.shape
+    codes = np.empty((dimensions + 1, points), np.int64)
+    weights = np.empty((points, dimensions + 1), np.float32)
+    blocks = -(-points // _BLOCK)
+    if parts == 1:
+        for block in range(blocks):
+            _embed_block(features, basis, strides, origins, codes, weights, block * _BLOCK)
+    else:
+        for block in prange(blocks):
+            first = np.int64(block) * _BLOCK
+            _embed_block(features, basis, strides, origins, codes, weights, first)
+    return codes, weights
+
+
+@njit(cache=True, nogil=True)
+def _sort_from_bit(keys: NDArray[np.uint64], first: int, bits: int) -> NDArray[np.uint64]:
+    """Sort keys stably by so many bits from the first on, digit by digit; overwrites them."""
+    other = np.empty_like(keys)
+    places = np.empty(1 << _DIGIT_BITS, np.uint32)
+    mask = np.uint64(places.shape[0] - 1)
+    for shift in range(first, first + bits, _DIGIT_BITS):
+        for digit in range(places.shape[0]):
+            places[digit] = 0
+        for key in keys:
+            places[(key >> np.uint64(shift)) & mask] += np.uint32(1)
+        below = np.uint32(0)
+        for digit in range(places.shape[0]):
+            count = places[digit]
+            places[digit] = below
+            below += count
+        for key in keys:
+            bucket = (key >> np.uint64(shift)) & mask
+            other[places[bucket]] = key
+            places[bucket] += np.uint32(1)
+        keys, other = other, keys
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: int) -> int:
+    """Number the vertices of one class by their codes.
+
+    Args:
+        codes: (n,) one a point; the distinct ones, sorted, replace its beginning.
+        vertices: (n,) written: each point's vertex, from 0.
+        bits: of the codes.
+
+    Returns:
+        The number of distinct codes.
+    """
+    points = codes.shape[0]
+    point_bits = 0
+    while points >> point_bits:
+        point_bits += 1
+    # Neighbouring pixels often share a vertex: only the first of a run is sorted.
+    keys = np.empty(points, np.uint64)
+    runs = np.int64(0)
+    last = np.int64(-1)
+    for point in range(points):
+        code = codes[point]
+        keys[runs] = np.uint64(code << point_bits | point)
+        runs += np.int64(code != last)
+        last = code
+        vertices[point] = 0
+    keys = _sort_from_bit(keys[:runs], point_bits, bits)
+    mask = np.uint64((1 << point_bits) - 1)
+    count = np.int64(0)
+    last = np.int64(-1)
+    for key in keys:
+        code = np.int64(key >> np.uint64(point_bits))
+        codes[count] = code
+        count += np.int64(code != last)
+        last = code
+        vertices[key & mask] = count
+    current = np.uint32(0)
+    for point in range(points):
+        started = vertices[point]
+        current = started if started != 0 else current
+        vertices[point] = current - np.uint32(1)
+    return int(count)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _number_classes(
+    codes: NDArray[np.int64],
+    vertices: NDArray[np.uint32],
+    counts: NDArray[np.int64],
+    bits: int,
+    parts: int,
+) -> None:
+    sides = codes.shape[0]
+    if parts == 1:
+        for side in range(sides):
+            counts[side] = _number_class(codes[side], vertices[side], bits)
+    else:
+        for side in prange(sides):
+            counts[side] = _number_class(codes[side], vertices[side], bits)
+
+
+@njit(cache=True, nogil=True)
+def _join_classes(vertices: NDArray[np.uint32], firsts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    sides, points = vertices.shape
+    corners = np.empty((points, sides), np.uint32)
+    for point in range(points):
+        for side in range(sides):
+            corners[point, side] = vertices[side, point] + np.uint32(firsts[side])
+    return corners
+
+
+def number_vertices(
+    codes: NDArray[np.int64], bits: int, parts: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Number all vertices from 1, class after class, each class by code.
+
+    Args:
+        codes: (d + 1, n) of `embed`; the distinct ones, sorted, replace each row's beginning.
+        bits: of the codes.
+        parts: threads.
+
+    Returns:
+        Corners (n, d + 1), the vertices around each point, and (d + 2,): class k has the vertices
+        from entry k to before entry k + 1.
+    """
+    sides, points = codes.shape
+    vertices = np.empty((sides, points), np.uint32)
+    counts = np.empty(sides, np.int64)
+    _number_classes(codes, vertices, counts, bits, parts)
+    firsts = np.concatenate([[1], 1 + np.cumsum(counts)])
+    return _join_classes(vertices, firsts), firsts
+
+
+@njit(cache=True, nogil=True)
+def _match_class(
+    behind: NDArray[np.int64],
+    ahead: NDArray[np.int64],
+    step: np.int64,
+    first_behind: int,
+    first_ahead: int,
+    neighbours: NDArray[np.uint32],
+) -> None:
+    """Join two sorted lists of codes, `behind + step == ahead`; no branch depends on the codes."""
+    one, other = np.int64(0), np.int64(0)
+    while one < behind.shape[0] and other < ahead.shape[0]:
+        here, there = behind[one] + step, ahead[other]
+        met = here == there
+        neighbours[first_behind + one, 1] = np.uint32(first_ahead + other) if met else np.uint32(0)
+        neighbours[first_ahead + other, 0] = np.uint32(first_behind + one) if met else np.uint32(0)
+        one += np.int64(here <= there)
+        other += np.int64(there <= here)
+
+
+@njit(cache=True, nogil=True)
+def _match_side(
+    codes: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    side: np.int64 | int,
+    neighbours: NDArray[np.uint32],
+) -> None:
+    sides = codes.shape[0]
+    for here in range(sides):
+        there = (here + 1) % sides
+        # One up in all coordinates is the next class; from the last class it is a whole multiple.
+        step = -strides[side]
+        if there == 0:
+            for stride in strides:
+                step += stride
+        _match_class(
+            codes[here, : firsts[here + 1] - firsts[here]],
+            codes[there, : firsts[there + 1] - firsts[there]],
+            step,
+            firsts[here],
+            firsts[there],
+            neighbours,
+        )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _match_sides(
+    codes: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    neighbours: NDArray[np.uint32],
+    parts: int,
+) -> None:
+    sides = codes.shape[0]
+    if parts == 1:
+        for side in range(sides):
+            _match_side(codes, firsts, strides, side, neighbours[side])
+    else:
+        for side in prange(sides):
+            _match_side(codes, firsts, strides, np.int64(side), neighbours[side])
+
+
+def find_neighbours(
+    codes: NDArray[np.int64], firsts: NDArray[np.int64], strides: NDArray[np.int64], parts: int
+) -> NDArray[np.uint32]:
+    """Return (d + 1, vertices + 1, 2): the vertices one step behind and ahead, 0 if none.
+
+    Args:
+        codes: (d + 1, at least the largest class), as `number_vertices` left them.
+        firsts: of `number_vertices`.
+        strides: of `packing`.
+        parts: threads.
+    """
+    neighbours = np.zeros((len(codes), firsts[-1], 2), np.uint32)
+    _match_sides(codes, firsts, strides, neighbours, parts)
+    return neighbours
