@@ -91,11 +91,11 @@ def refine_masks(
         raise ValueError(f"masks must be bool, got {masks.dtype}")
     if len(masks) == 0:
         return np.empty_like(masks)
-    log_odds = np.where(masks.reshape(len(masks), -1).T, np.float32(1), np.float32(-1))
+    log_odds = np.where(masks.reshape(len(masks), -1), np.float32(1), np.float32(-1))
     solved = _iterate(
         in_lanes(log_odds), _pairwise_terms(image, MASKCUT_CRF), MASKCUT_CRF.steps, _spins
     )
-    return np.ascontiguousarray(from_lanes(solved, len(masks)).T > 0).reshape(masks.shape)
+    return (from_lanes(solved, len(masks)) > 0).reshape(masks.shape)
 
 
 def mean_field(
@@ -128,10 +128,10 @@ def mean_field(
         )
     if not np.isfinite(unary).all():
         raise ValueError("unary must be finite, got NaN or infinity")
-    evidence = in_lanes(-unary.reshape(len(unary), -1).T, padding=_NEVER)
+    evidence = in_lanes(-unary.reshape(len(unary), -1), padding=_NEVER)
     scores = _iterate(evidence, _pairwise_terms(image, settings), settings.steps, _marginals)
     _marginals(scores)
-    return np.ascontiguousarray(from_lanes(scores, len(unary)).T).reshape(unary.shape)
+    return from_lanes(scores, len(unary)).reshape(unary.shape)
 
 
 def _iterate(

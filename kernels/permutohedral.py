@@ -13,14 +13,9 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from kernels.permutohedral_embedding import (
-    embed,
-    find_neighbours,
-    hyperplane_basis,
-    number_vertices,
-    packing,
-)
+from kernels.permutohedral_embedding import embed, hyperplane_basis, packing
 from kernels.permutohedral_lanes import LANES, load, plus, plus_scaled, store, zero
+from kernels.permutohedral_vertices import find_neighbours, number_vertices
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,10 @@ class Lattice:
         points, channels = self.corners.shape[0], values.shape[1]
         if values.shape[0] != points:
             raise ValueError(f"values must have {points} rows, one a point, got {values.shape[0]}")
-        groups = in_lanes(values)
+        groups = in_lanes(values.T)
         filtered = np.zeros_like(groups)
         self.add_filtered(filtered, 1, groups)
-        return from_lanes(filtered, channels)
+        return from_lanes(filtered, channels).T
 
     def add_filtered(
         self, sums: NDArray[np.float32], factor: float, groups: NDArray[np.float32]
@@ -74,22 +69,26 @@ class Lattice:
                 self.weights,
                 self.neighbours,
                 tables,
+                (0,) * self.corners.shape[1],
                 get_num_threads(),
             )
 
 
-def in_lanes(values: NDArray[np.floating], padding: float = 0) -> NDArray[np.float32]:
-    """Cut (n, c) channels into groups of LANES, (groups, n, LANES) float32, the last one padded."""
-    points, channels = values.shape
-    groups = np.full((-(-channels // LANES), points, LANES), padding, np.float32)
-    for group, start in zip(groups, range(0, channels, LANES), strict=True):
-        group[:, : channels - start] = values[:, start : start + LANES]
+def in_lanes(channels: NDArray[np.floating], padding: float = 0) -> NDArray[np.float32]:
+    """Arrange (c, n) channels in groups of LANES, (groups, n, LANES) float32, the last one padded."""
+    count, points = channels.shape
+    groups = np.full((-(-count // LANES), points, LANES), padding, np.float32)
+    for index, channel in enumerate(channels):
+        groups[index // LANES, :, index % LANES] = channel
     return groups
 
 
-def from_lanes(groups: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
-    """Undo `in_lanes`."""
-    return groups.swapaxes(0, 1).reshape(groups.shape[1], -1)[:, :channels]
+def from_lanes(groups: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Undo `in_lanes`: (c, n) contiguous."""
+    channels = np.empty((count, groups.shape[1]), np.float32)
+    for index, channel in enumerate(channels):
+        channel[:] = groups[index // LANES, :, index % LANES]
+    return channels
 
 
 def build_lattice(features: NDArray[np.floating]) -> Lattice:
@@ -121,10 +120,10 @@ def normalise_symmetrically(lattice: Lattice) -> Lattice:
 
     This is the kernel normalisation of Kraehenbuehl and Koltun's later dense-CRF work (ICML 2013).
     """
-    ones = np.ones((lattice.corners.shape[0], 1), np.float32)
-    degree = lattice.filter(ones)  # above 0: every point is its own neighbour
-    weights = np.asarray(lattice.weights / np.sqrt(degree), np.float32)
-    return replace(lattice, weights=weights)
+    ones = np.ones((1, len(lattice.corners), LANES), np.float32)
+    degrees = np.zeros_like(ones)
+    lattice.add_filtered(degrees, 1, ones)  # above 0: every point is its own neighbour
+    return replace(lattice, weights=_divide_rows(lattice.weights, np.sqrt(degrees[0, :, 0])))
 
 
 def _gain(dimensions: int) -> np.float32:
@@ -138,10 +137,40 @@ def _gain(dimensions: int) -> np.float32:
     return np.float32(gaussian / cell / 2 ** (dimensions + 1))
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _divide_rows(
+    weights: NDArray[np.float32], divisors: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    divided = np.empty_like(weights)
+    for point in range(weights.shape[0]):
+        for corner in range(weights.shape[1]):
+            divided[point, corner] = weights[point, corner] / divisors[point]
+    return divided
+
+
+# Indices are unsigned below: for others Numba also compiles what negative ones mean.
+
+
 @njit(cache=True, nogil=True)
-def _clear_rows(table: NDArray[np.float32], start: np.int64 | int, stop: np.int64 | int) -> None:
+def _clear_rows(table: NDArray[np.float32], start: np.uint64, stop: np.uint64) -> None:
     for row in range(start, stop):
         store(table, row, zero())
+
+
+@njit(cache=True, nogil=True)
+def _splat(
+    table: NDArray[np.float32],
+    values: NDArray[np.float32],
+    corners: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    sides: tuple[int, ...],
+) -> None:
+    """Add every point to its corners."""
+    for point in range(np.uint64(corners.shape[0])):
+        value = load(values, point)
+        for corner in range(len(sides)):
+            row = corners[point, corner]
+            store(table, row, plus_scaled(load(table, row), weights[point, corner], value))
 
 
 @njit(cache=True, nogil=True)
@@ -150,14 +179,15 @@ def _splat_classes(
     values: NDArray[np.float32],
     corners: NDArray[np.uint32],
     weights: NDArray[np.float32],
-    start: np.int64 | int,
-    stop: np.int64 | int,
+    start: np.uint64,
+    stop: np.uint64,
 ) -> None:
-    """Add every point to its corners start..stop - 1.
+    """Do as `_splat` for corners start..stop - 1 alone.
 
-    A vertex is the same corner of all its points: classes of corners touch different rows.
+    A vertex is the same corner of all its points: different corners touch different rows, and
+    each row sums its points in the same order.
     """
-    for point in range(corners.shape[0]):
+    for point in range(np.uint64(corners.shape[0])):
         value = load(values, point)
         for corner in range(start, stop):
             row = corners[point, corner]
@@ -169,8 +199,8 @@ def _blur_rows(
     blurred: NDArray[np.float32],
     table: NDArray[np.float32],
     neighbours: NDArray[np.uint32],
-    start: np.int64 | int,
-    stop: np.int64 | int,
+    start: np.uint64,
+    stop: np.uint64,
 ) -> None:
     """Convolve with (1/2, 1, 1/2) along one lattice direction."""
     for row in range(start, stop):
@@ -185,14 +215,21 @@ def _slice_rows(
     table: NDArray[np.float32],
     corners: NDArray[np.uint32],
     weights: NDArray[np.float32],
-    start: np.int64 | int,
-    stop: np.int64 | int,
+    sides: tuple[int, ...],
+    start: np.uint64,
+    stop: np.uint64,
 ) -> None:
     for point in range(start, stop):
         value = zero()
-        for corner in range(corners.shape[1]):
+        for corner in range(len(sides)):
             value = plus_scaled(value, weights[point, corner], load(table, corners[point, corner]))
         store(sums, point, plus_scaled(load(sums, point), factor, value))
+
+
+@njit(cache=True, nogil=True)
+def _bound(start: int, stop: int, part: int, parts: int) -> np.uint64:
+    """Return where this part of a range begins."""
+    return np.uint64(start + (stop - start) * part // parts)
 
 
 @njit(cache=True, nogil=True, parallel=True)
@@ -204,36 +241,41 @@ def _add_filtered(
     weights: NDArray[np.float32],
     neighbours: NDArray[np.uint32],
     tables: NDArray[np.float32],
+    sides: tuple[int, ...],
     parts: int,
 ) -> None:
-    """Splat, blur and slice. `tables` is room for the vertices, (2, vertices + 1, LANES)."""
-    points, sides = corners.shape
-    rows = neighbours.shape[1]
+    """Splat, blur and slice.
+
+    `tables` is room for the vertices, (2, vertices + 1, LANES). Of `sides` only the length counts:
+    a tuple's is known to the compiler, which then unrolls the loops over corners.
+    """
+    points, rows = corners.shape[0], neighbours.shape[1]
     table, spare = tables[0], tables[1]
+    none, first, all_rows, all_points = (
+        np.uint64(0),
+        np.uint64(1),
+        np.uint64(rows),
+        np.uint64(points),
+    )
+    _clear_rows(spare, none, first)
     if parts == 1:
-        _clear_rows(table, 0, rows)
-        _clear_rows(spare, 0, 1)
-        _splat_classes(table, values, corners, weights, 0, sides)
-        for side in range(sides):
-            _blur_rows(spare, table, neighbours[side], 1, rows)
+        _clear_rows(table, none, all_rows)
+        _splat(table, values, corners, weights, sides)
+        for side in range(len(sides)):
+            _blur_rows(spare, table, neighbours[side], first, all_rows)
             table, spare = spare, table
-        _slice_rows(sums, factor, table, corners, weights, 0, points)
+        _slice_rows(sums, factor, table, corners, weights, sides, none, all_points)
         return
-    for thread in prange(parts):
-        part = np.int64(thread)
-        _clear_rows(table, rows * part // parts, rows * (part + 1) // parts)
-    _clear_rows(spare, 0, 1)
-    for thread in prange(parts):
-        part = np.int64(thread)
-        start, stop = sides * part // parts, sides * (part + 1) // parts
+    for part in prange(parts):
+        _clear_rows(table, _bound(0, rows, part, parts), _bound(0, rows, part + 1, parts))
+    for part in prange(parts):
+        start, stop = _bound(0, len(sides), part, parts), _bound(0, len(sides), part + 1, parts)
         _splat_classes(table, values, corners, weights, start, stop)
-    for side in range(sides):
-        for thread in prange(parts):
-            part = np.int64(thread)
-            start, stop = 1 + (rows - 1) * part // parts, 1 + (rows - 1) * (part + 1) // parts
+    for side in range(len(sides)):
+        for part in prange(parts):
+            start, stop = _bound(1, rows, part, parts), _bound(1, rows, part + 1, parts)
             _blur_rows(spare, table, neighbours[side], start, stop)
         table, spare = spare, table
-    for thread in prange(parts):
-        part = np.int64(thread)
-        start, stop = points * part // parts, points * (part + 1) // parts
-        _slice_rows(sums, factor, table, corners, weights, start, stop)
+    for part in prange(parts):
+        start, stop = _bound(0, points, part, parts), _bound(0, points, part + 1, parts)
+        _slice_rows(sums, factor, table, corners, weights, sides, start, stop)

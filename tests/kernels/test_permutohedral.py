@@ -5,13 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.permutohedral import build_lattice, normalise_symmetrically
-from kernels.permutohedral_embedding import (
-    embed,
-    find_neighbours,
-    hyperplane_basis,
-    number_vertices,
-    packing,
-)
+from kernels.permutohedral_embedding import embed, hyperplane_basis, packing
+from kernels.permutohedral_vertices import find_neighbours, number_vertices
 
 
 def gaussian_matrix(features):

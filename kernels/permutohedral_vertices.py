@@ -1,0 +1,210 @@
+"""The vertices around a set of points: their numbers, and who is next to whom.
+
+Classes (see `permutohedral_embedding`) are numbered one after the other, each by code, so that
+equal codes are found by sorting and neighbours by joining two sorted lists. A hash table was
+slower: its branches cannot be predicted.
+
+Compiled functions take `parts`, the number of threads; the results do not depend on it.
+"""
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+_DIGIT_BITS = 11
+
+
+@njit(cache=True, nogil=True)
+def _sort_from_bit(keys: NDArray[np.uint64], first: int, bits: int) -> NDArray[np.uint64]:
+    """Sort keys stably by so many bits from the first on, digit by digit; overwrites them."""
+    other = np.empty_like(keys)
+    places = np.empty(1 << _DIGIT_BITS, np.uint32)
+    mask = np.uint64(places.shape[0] - 1)
+    for shift in range(first, first + bits, _DIGIT_BITS):
+        for digit in range(places.shape[0]):
+            places[digit] = 0
+        for key in keys:
+            places[(key >> np.uint64(shift)) & mask] += np.uint32(1)
+        below = np.uint32(0)
+        for digit in range(places.shape[0]):
+            count = places[digit]
+            places[digit] = below
+            below += count
+        for key in keys:
+            bucket = (key >> np.uint64(shift)) & mask
+            other[places[bucket]] = key
+            places[bucket] += np.uint32(1)
+        keys, other = other, keys
+    return keys
+
+
+@njit(cache=True, nogil=True)
+def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: int) -> int:
+    """Number the vertices of one class by their codes.
+
+    Args:
+        codes: (n,) one a point; the distinct ones, sorted, replace its beginning.
+        vertices: (n,) written: each point's vertex, from 0.
+        bits: of the codes.
+
+    Returns:
+        The number of distinct codes.
+    """
+    points = codes.shape[0]
+    point_bits = 0
+    while points >> point_bits:
+        point_bits += 1
+    # Neighbouring pixels often share a vertex: only the first of a run is sorted.
+    keys = np.empty(points, np.uint64)
+    runs = np.int64(0)
+    last = np.int64(-1)
+    for point in range(points):
+        code = codes[point]
+        keys[runs] = np.uint64(code << point_bits | point)
+        runs += np.int64(code != last)
+        last = code
+        vertices[point] = 0
+    keys = _sort_from_bit(keys[:runs], point_bits, bits)
+    mask = np.uint64((1 << point_bits) - 1)
+    count = np.int64(0)
+    last = np.int64(-1)
+    for key in keys:
+        code = np.int64(key >> np.uint64(point_bits))
+        codes[count] = code
+        count += np.int64(code != last)
+        last = code
+        vertices[key & mask] = count
+    current = np.uint32(0)
+    for point in range(points):
+        started = vertices[point]
+        current = started if started != 0 else current
+        vertices[point] = current - np.uint32(1)
+    return int(count)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _number_classes(
+    codes: NDArray[np.int64],
+    vertices: NDArray[np.uint32],
+    counts: NDArray[np.int64],
+    bits: int,
+    parts: int,
+) -> None:
+    sides = codes.shape[0]
+    if parts == 1:
+        for side in range(sides):
+            counts[side] = _number_class(codes[side], vertices[side], bits)
+    else:
+        for side in prange(sides):
+            counts[side] = _number_class(codes[side], vertices[side], bits)
+
+
+@njit(cache=True, nogil=True)
+def _join_classes(vertices: NDArray[np.uint32], firsts: NDArray[np.int64]) -> NDArray[np.uint32]:
+    sides, points = vertices.shape
+    corners = np.empty((points, sides), np.uint32)
+    for point in range(points):
+        for side in range(sides):
+            corners[point, side] = vertices[side, point] + np.uint32(firsts[side])
+    return corners
+
+
+def number_vertices(
+    codes: NDArray[np.int64], bits: int, parts: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Number all vertices from 1, class after class, each class by code.
+
+    Args:
+        codes: (d + 1, n) of `embed`; the distinct ones, sorted, replace each row's beginning.
+        bits: of the codes.
+        parts: threads.
+
+    Returns:
+        Corners (n, d + 1), the vertices around each point, and (d + 2,): class k has the vertices
+        from entry k to before entry k + 1.
+    """
+    sides, points = codes.shape
+    vertices = np.empty((sides, points), np.uint32)
+    counts = np.empty(sides, np.int64)
+    _number_classes(codes, vertices, counts, bits, parts)
+    firsts = np.concatenate([[1], 1 + np.cumsum(counts)])
+    return _join_classes(vertices, firsts), firsts
+
+
+@njit(cache=True, nogil=True)
+def _match_class(
+    behind: NDArray[np.int64],
+    ahead: NDArray[np.int64],
+    step: np.int64,
+    first_behind: int,
+    first_ahead: int,
+    neighbours: NDArray[np.uint32],
+) -> None:
+    """Join two sorted lists of codes, `behind + step == ahead`; no branch depends on the codes."""
+    one, other = np.int64(0), np.int64(0)
+    while one < behind.shape[0] and other < ahead.shape[0]:
+        here, there = behind[one] + step, ahead[other]
+        met = here == there
+        neighbours[first_behind + one, 1] = np.uint32(first_ahead + other) if met else np.uint32(0)
+        neighbours[first_ahead + other, 0] = np.uint32(first_behind + one) if met else np.uint32(0)
+        one += np.int64(here <= there)
+        other += np.int64(there <= here)
+
+
+@njit(cache=True, nogil=True)
+def _match_side(
+    codes: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    side: np.int64 | int,
+    neighbours: NDArray[np.uint32],
+) -> None:
+    sides = codes.shape[0]
+    for here in range(sides):
+        there = (here + 1) % sides
+        # One up in all coordinates is the next class; from the last class it is a whole multiple.
+        step = -strides[side]
+        if there == 0:
+            for stride in strides:
+                step += stride
+        _match_class(
+            codes[here, : firsts[here + 1] - firsts[here]],
+            codes[there, : firsts[there + 1] - firsts[there]],
+            step,
+            firsts[here],
+            firsts[there],
+            neighbours,
+        )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _match_sides(
+    codes: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    neighbours: NDArray[np.uint32],
+    parts: int,
+) -> None:
+    sides = codes.shape[0]
+    if parts == 1:
+        for side in range(sides):
+            _match_side(codes, firsts, strides, side, neighbours[side])
+    else:
+        for side in prange(sides):
+            _match_side(codes, firsts, strides, np.int64(side), neighbours[side])
+
+
+def find_neighbours(
+    codes: NDArray[np.int64], firsts: NDArray[np.int64], strides: NDArray[np.int64], parts: int
+) -> NDArray[np.uint32]:
+    """Return (d + 1, vertices + 1, 2): the vertices one step behind and ahead, 0 if none.
+
+    Args:
+        codes: (d + 1, at least the largest class), as `number_vertices` left them.
+        firsts: of `number_vertices`.
+        strides: of `packing`.
+        parts: threads.
+    """
+    neighbours = np.zeros((len(codes), firsts[-1], 2), np.uint32)
+    _match_sides(codes, firsts, strides, neighbours, parts)
+    return neighbours
