@@ -1,5 +1,6 @@
 """The backbone object that the pipeline's stages use, and the one way to load it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmodels.dino.layouts import official_layout
+from segmodels.dino.layouts import has_gated_mlp, official_layout
+from segmodels.dino.pixels import IMAGENET_MEAN, IMAGENET_STD
 from segmodels.dino.vit import VisionTransformer, ViTShape
 from segmodels.dino.weights import (
     DEFAULT_CACHE,
@@ -132,7 +134,7 @@ def load_backbone(
     return Backbone(
         str(name_or_path),
         model,
-        image_size=int(file.metadata.get("image_size", PAPER_IMAGE_SIZE)),
+        image_size=_image_size(model.shape, file.metadata),
         tau=float(file.metadata.get("tau", PAPER_TAU)),
         center_keys=file.metadata.get("center_keys", "false") == "true",
         device=device,
@@ -144,19 +146,24 @@ def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Vision
 
     Args:
         state: tensors by name, any known layout.
-        metadata: `num_heads` when heads are not 64 wide.
+        metadata: `num_heads` when heads are not 64 wide; `image_mean` and `image_std`, JSON lists
+            of three, when pixels were normalised by others than ImageNet's.
 
     Raises:
         WeightsFormatError: lists the missing and the unexpected names, or the wrong shapes.
     """
     state = {name: tensor.float() for name, tensor in official_layout(state).items()}
+    if has_gated_mlp(state):
+        raise WeightsFormatError(
+            "blocks with SwiGLU (DINOv2's giant) are not supported: use dinov2_vitl14 or smaller"
+        )
     num_heads = int(metadata["num_heads"]) if "num_heads" in metadata else None
     try:
         model = VisionTransformer(ViTShape.from_state(state, num_heads))
     except (KeyError, ValueError) as error:
         raise WeightsFormatError(
-            f"not a vision transformer in DINO's, timm's or Hugging Face's layout: {error}; "
-            f"known backbones are {', '.join([EMBEDDED, *OFFICIAL])}"
+            f"not a vision transformer in the layout of DINO, DINOv2, timm or Hugging Face: "
+            f"{error}; known backbones are {', '.join([EMBEDDED, *OFFICIAL])}"
         ) from error
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
@@ -169,4 +176,44 @@ def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Vision
     if wrong:
         raise WeightsFormatError(f"weights do not fit: wrong shape of {wrong}")
     model.load_state_dict(state)
+    if "image_mean" in metadata or "image_std" in metadata:
+        _take_imagenet_pixels(
+            model,
+            json.loads(metadata.get("image_mean", str(list(IMAGENET_MEAN)))),
+            json.loads(metadata.get("image_std", str(list(IMAGENET_STD)))),
+        )
     return model
+
+
+@torch.no_grad()
+def _take_imagenet_pixels(model: VisionTransformer, mean: list[float], std: list[float]) -> None:
+    """Change the first layer so that ImageNet's normalisation gives what the weights' own gave.
+
+    Everything before the network then treats all weights alike.
+    """
+    projection = model.patch_embed.proj
+    ours = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
+    theirs = torch.tensor([mean, std])
+    shift = ((ours[0] - theirs[0]) / theirs[1])[:, None, None]
+    scale = (ours[1] / theirs[1])[:, None, None]
+    projection.bias += (projection.weight * shift).sum(dim=(1, 2, 3))
+    projection.weight *= scale
+
+
+def _image_size(shape: ViTShape, metadata: Mapping[str, str]) -> int:
+    """What the weights recommend, else the paper's size if patches fill it, else the native one.
+
+    DINOv2's patches of 14 pixels do not fill 480: its native 518 (37 x 37 patches) needs no
+    resampled positions, is what its training ended with, and is the finer of the two grids near.
+    """
+    if "image_size" in metadata:
+        size = int(metadata["image_size"])
+        if size % shape.patch_size:
+            raise WeightsFormatError(
+                f"the file recommends images of {size} pixels, no multiple of its patch size "
+                f"{shape.patch_size}: correct image_size in its metadata"
+            )
+        return size
+    if PAPER_IMAGE_SIZE % shape.patch_size == 0:
+        return PAPER_IMAGE_SIZE
+    return shape.grid * shape.patch_size

@@ -1,6 +1,7 @@
-"""A vision transformer with DINO's exact semantics (Caron et al. 2021; method 1.2 to 1.4).
+"""A vision transformer with DINO's exact semantics (Caron et al. 2021), and DINOv2's where its
+weights have LayerScale or registers (Oquab et al. 2023; Darcet et al. 2023).
 
-Parameter names follow the official DINO checkpoints, so their weights load without renaming.
+Parameter names follow the official checkpoints, so their weights load without renaming.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,18 @@ LAYER_NORM_EPS = 1e-6
 
 @dataclass(frozen=True)
 class ViTShape:
-    """Sizes of a vision transformer; `grid` is the side, in patches, of its position embedding."""
+    """Sizes of a vision transformer.
+
+    Attributes:
+        patch_size: side of a patch in pixels.
+        dim: width of a token.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        grid: side, in patches, of the position embedding as stored.
+        hidden_dim: width of the hidden layer of a block's MLP.
+        registers: learned tokens beside CLS that no output shows (DINOv2 with registers).
+        layer_scale: whether each residual branch has learned channel weights (DINOv2).
+    """
 
     patch_size: int
     dim: int
@@ -23,6 +35,8 @@ class ViTShape:
     num_heads: int
     grid: int
     hidden_dim: int
+    registers: int = 0
+    layer_scale: bool = False
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads:
@@ -44,12 +58,14 @@ class ViTShape:
             num_heads=num_heads or max(1, dim // 64),
             grid=grid,
             hidden_dim=state["blocks.0.mlp.fc1.weight"].shape[0],
+            registers=state["register_tokens"].shape[1] if "register_tokens" in state else 0,
+            layer_scale="blocks.0.ls1.gamma" in state,
         )
 
 
 @dataclass(frozen=True)
 class ViTOutput:
-    """What one forward pass gives: `keys` and `tokens` (n, t, d) without CLS, `cls` (n, d)."""
+    """What one forward pass gives: `keys` and `tokens` (n, t, d) of patches, `cls` (n, d)."""
 
     keys: Tensor
     tokens: Tensor
@@ -87,21 +103,36 @@ class Mlp(nn.Module):
         return self.fc2(functional.gelu(self.fc1(x)))
 
 
+class LayerScale(nn.Module):
+    """Learned weights of a residual branch's channels."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale the last axis."""
+        return x * self.gamma
+
+
 class Block(nn.Module):
     """A pre-norm transformer block that also hands out its keys."""
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
+    def __init__(self, shape: ViTShape) -> None:
         super().__init__()
+        dim = shape.dim
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.attn = Attention(dim, num_heads)
+        self.attn = Attention(dim, shape.num_heads)
+        self.ls1 = LayerScale(dim) if shape.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self.mlp = Mlp(dim, hidden_dim)
+        self.mlp = Mlp(dim, shape.hidden_dim)
+        self.ls2 = LayerScale(dim) if shape.layer_scale else nn.Identity()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the block's tokens and its attention keys, both (n, t, d)."""
         attended, keys = self.attn(self.norm1(x))
-        x = x + attended
-        return x + self.mlp(self.norm2(x)), keys
+        x = x + self.ls1(attended)
+        return x + self.ls2(self.mlp(self.norm2(x))), keys
 
 
 class PatchEmbed(nn.Module):
@@ -117,7 +148,7 @@ class PatchEmbed(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """DINO's vision transformer without a classification head."""
+    """DINO's or DINOv2's vision transformer without a classification head."""
 
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
@@ -125,17 +156,17 @@ class VisionTransformer(nn.Module):
         self.patch_embed = PatchEmbed(shape.patch_size, shape.dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, shape.dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + shape.grid**2, shape.dim))
-        self.blocks = nn.ModuleList(
-            Block(shape.dim, shape.num_heads, shape.hidden_dim) for _ in range(shape.depth)
-        )
+        registers = torch.zeros(1, shape.registers, shape.dim)
+        self.register_tokens = nn.Parameter(registers) if shape.registers else None
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.depth))
         self.norm = nn.LayerNorm(shape.dim, eps=LAYER_NORM_EPS)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw fresh weights as DINO does: truncated normal (std 0.02), zero biases."""
+        """Draw fresh weights as DINO does: truncated normal (std 0.02), zero biases, unit scales."""
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
-            elif "norm" in name:
+            elif "norm" in name or name.endswith("gamma"):
                 nn.init.ones_(parameter)
             else:
                 nn.init.trunc_normal_(parameter, std=0.02, generator=generator)
@@ -143,19 +174,21 @@ class VisionTransformer(nn.Module):
     def position_embedding(self, gh: int, gw: int) -> Tensor:
         """Position embedding (1, 1 + gh * gw, d) for a grid of gh x gw patches.
 
-        Other grids than the native one are resampled bicubically by a scale FACTOR of
-        (target + 0.1) / native for each axis: the factor, not the target size, sets the sampling
-        coordinates, so giving the size would shift every embedding slightly (DINO,
-        interpolate_pos_encoding).
+        Other grids than the native one are resampled bicubically. DINO, and DINOv2 without
+        registers, give a scale FACTOR of (target + 0.1) / native for each axis: the factor, not
+        the target size, sets the sampling coordinates, so giving the size would shift every
+        embedding slightly. DINOv2 with registers gives the size, and filters against aliasing
+        (interpolate_pos_encoding in both; the offset and filter of the hub's models).
         """
         native = self.shape.grid
         if gh == gw == native:
             return self.pos_embed
         table = self.pos_embed[:, 1:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
-        factor = ((gh + 0.1) / native, (gw + 0.1) / native)
-        table = functional.interpolate(
-            table, scale_factor=factor, mode="bicubic", align_corners=False
-        )
+        if self.shape.registers:
+            table = functional.interpolate(table, size=(gh, gw), mode="bicubic", antialias=True)
+        else:
+            factor = ((gh + 0.1) / native, (gw + 0.1) / native)
+            table = functional.interpolate(table, scale_factor=factor, mode="bicubic")
         return torch.cat([self.pos_embed[:, :1], table.flatten(2).transpose(1, 2)], dim=1)
 
     def forward(self, pixels: Tensor, kept: Tensor | None = None) -> ViTOutput:
@@ -179,9 +212,12 @@ class VisionTransformer(nn.Module):
         x = self.patch_embed(pixels) + positions[:, 1:]
         if kept is not None:
             x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[-1]))
-        cls = (self.cls_token + positions[:, :1]).expand(len(x), -1, -1)
-        x = torch.cat([cls, x], dim=1)
+        first = self.cls_token + positions[:, :1]
+        if self.register_tokens is not None:
+            first = torch.cat([first, self.register_tokens], dim=1)
+        x = torch.cat([first.expand(len(x), -1, -1), x], dim=1)
         for block in self.blocks:
             x, keys = block(x)
         x = self.norm(x)
-        return ViTOutput(keys=keys[:, 1:], tokens=x[:, 1:], cls=x[:, 0])
+        patches = slice(first.shape[1], None)
+        return ViTOutput(keys=keys[:, patches], tokens=x[:, patches], cls=x[:, 0])

@@ -1,9 +1,12 @@
 """Loading backbones: key layouts, strictness, safety, names and the cache."""
 
 import pickle
+import re
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,6 +15,7 @@ from transformers import ViTConfig, ViTModel
 
 from segmodels.dino import load_backbone, weights
 from segmodels.dino.layouts import official_layout
+from segmodels.dino.pixels import normalised_pixels
 from segmodels.dino.vit import VisionTransformer, ViTShape
 from segmodels.dino.weights import (
     OFFICIAL,
@@ -24,11 +28,20 @@ from segmodels.dino.weights import (
 SHAPE = ViTShape(patch_size=8, dim=32, depth=2, num_heads=2, grid=3, hidden_dim=64)
 
 
-@pytest.fixture
-def state() -> dict[str, Tensor]:
-    model = VisionTransformer(SHAPE)
+def drawn(shape: ViTShape) -> dict[str, Tensor]:
+    model = VisionTransformer(shape)
     model.initialise(torch.Generator().manual_seed(0))
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    return drawn(SHAPE)
+
+
+@pytest.fixture
+def registers_state() -> dict[str, Tensor]:
+    return drawn(replace(SHAPE, registers=4, layer_scale=True))
 
 
 def old_hugging_face_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,6 +70,46 @@ def old_hugging_face_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"{theirs}.layernorm_before.{kind}": state[f"{ours}.norm1.{kind}"],
                 f"{theirs}.layernorm_after.{kind}": state[f"{ours}.norm2.{kind}"],
             }
+    return renamed
+
+
+def hugging_face_dinov2_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names of transformers' DINOv2 before version 5, written out independently of the loader."""
+    renamed = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.mask_token": torch.zeros(1, 32),
+        "embeddings.register_tokens": state["register_tokens"],
+        "embeddings.position_embeddings": state["pos_embed"],
+        "embeddings.patch_embeddings.projection.weight": state["patch_embed.proj.weight"],
+        "embeddings.patch_embeddings.projection.bias": state["patch_embed.proj.bias"],
+        "layernorm.weight": state["norm.weight"],
+        "layernorm.bias": state["norm.bias"],
+    }
+    for i in range(SHAPE.depth):
+        ours, theirs = f"blocks.{i}", f"encoder.layer.{i}"
+        renamed |= {
+            f"{theirs}.layer_scale1.lambda1": state[f"{ours}.ls1.gamma"],
+            f"{theirs}.layer_scale2.lambda1": state[f"{ours}.ls2.gamma"],
+        }
+        for kind in ("weight", "bias"):
+            query, key, value = state[f"{ours}.attn.qkv.{kind}"].chunk(3)
+            renamed |= {
+                f"{theirs}.attention.attention.query.{kind}": query.clone(),
+                f"{theirs}.attention.attention.key.{kind}": key.clone(),
+                f"{theirs}.attention.attention.value.{kind}": value.clone(),
+                f"{theirs}.attention.output.dense.{kind}": state[f"{ours}.attn.proj.{kind}"],
+            }
+            same = ("mlp.fc1", "mlp.fc2", "norm1", "norm2")
+            renamed |= {f"{theirs}.{n}.{kind}": state[f"{ours}.{n}.{kind}"] for n in same}
+    return renamed
+
+
+def timm_dinov2_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """timm keeps no position of CLS where there are registers: the token already contains it."""
+    renamed = dict(state)
+    renamed["reg_token"] = renamed.pop("register_tokens")
+    renamed["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    renamed["pos_embed"] = state["pos_embed"][:, 1:]
     return renamed
 
 
@@ -100,6 +153,59 @@ def test_hugging_face_names_of_the_installed_version() -> None:
     assert official_layout(theirs).keys() == VisionTransformer(SHAPE).state_dict().keys()
 
 
+def test_dinov2_names_lose_their_mask_token(registers_state: dict[str, Tensor]) -> None:
+    official = registers_state | {"mask_token": torch.zeros(1, 32)}
+    assert_same(official_layout(official), registers_state)
+
+
+def test_dinov2_training_checkpoint(registers_state: dict[str, Tensor]) -> None:
+    chunked = {
+        "backbone." + re.sub(r"^blocks\.(\d+)\.", r"blocks.\1.\1.", name): tensor
+        for name, tensor in registers_state.items()
+    }
+    heads = {"dino_head.mlp.0.weight": torch.zeros(4, 4), "ibot_head.last_layer": torch.zeros(4)}
+    assert_same(official_layout(chunked | heads), registers_state)
+
+
+@pytest.mark.parametrize("prefix", ["", "dinov2_with_registers."])
+def test_hugging_face_dinov2_names_before_version_5(
+    registers_state: dict[str, Tensor], prefix: str
+) -> None:
+    old = hugging_face_dinov2_layout(registers_state)
+    renamed = {prefix + name: old[name] for name in sorted(old)}
+    assert_same(official_layout(renamed), registers_state)
+
+
+def test_timm_dinov2_names_give_the_same_features(
+    registers_state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(registers_state, tmp_path / "official.safetensors")
+    save_file(timm_dinov2_layout(registers_state), tmp_path / "timm.safetensors")
+    pixels = torch.randn(1, 3, 32, 40, generator=torch.Generator().manual_seed(1))
+    official = load_backbone(tmp_path / "official.safetensors").extract(pixels)
+    timm = load_backbone(tmp_path / "timm.safetensors").extract(pixels)
+    torch.testing.assert_close(timm.keys, official.keys)
+    torch.testing.assert_close(timm.cls, official.cls)
+
+
+@pytest.mark.parametrize(
+    "gated",
+    [
+        {"blocks.0.mlp.w12.weight": torch.zeros(64, 32)},
+        {"embeddings.x": torch.zeros(1), "encoder.layer.0.mlp.weights_in.bias": torch.zeros(64)},
+        {"embeddings.x": torch.zeros(1), "encoder.layer.0.mlp.gate_proj.bias": torch.zeros(64)},
+        {
+            "blocks.0.mlp.fc1.weight": torch.zeros(64, 32),
+            "blocks.0.mlp.fc2.weight": torch.zeros(32, 32),
+        },
+    ],
+)
+def test_swiglu_is_refused(gated: dict[str, Tensor], tmp_path: Path) -> None:
+    save_file(gated, tmp_path / "giant.safetensors")
+    with pytest.raises(WeightsFormatError, match="use dinov2_vitl14 or smaller"):
+        load_backbone(tmp_path / "giant.safetensors")
+
+
 def test_wrapped_training_checkpoint(state: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "full.pth"
     teacher = {f"module.backbone.{name}": tensor for name, tensor in state.items()}
@@ -137,14 +243,40 @@ def test_weights_without_settings_get_the_papers(state: dict[str, Tensor], tmp_p
     assert (backbone.image_size, backbone.tau, backbone.center_keys) == (480, 0.15, False)
 
 
+def test_patches_that_do_not_fill_480_pixels_get_the_native_size(tmp_path: Path) -> None:
+    save_file(drawn(replace(SHAPE, patch_size=14, grid=37)), tmp_path / "dinov2.safetensors")
+    assert load_backbone(tmp_path / "dinov2.safetensors").image_size == 518
+
+
+def test_a_recommended_size_is_a_multiple_of_the_patch(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    save_file(state, tmp_path / "odd.safetensors", {"image_size": "100"})
+    with pytest.raises(WeightsFormatError, match="correct image_size"):
+        load_backbone(tmp_path / "odd.safetensors")
+
+
+def test_normalisation_travels_with_the_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
+    metadata = {"image_mean": "[0.5, 0.4, 0.3]", "image_std": "[0.5, 0.3, 0.2]"}
+    save_file(state, tmp_path / "theirs.safetensors", metadata)
+    save_file(state, tmp_path / "plain.safetensors")
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    mean, std = np.array([0.5, 0.4, 0.3]), np.array([0.5, 0.3, 0.2])
+    theirs = torch.as_tensor(((image / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
+    ours = torch.as_tensor(normalised_pixels(image)[None])
+    got = load_backbone(tmp_path / "theirs.safetensors").extract(ours)
+    expected = load_backbone(tmp_path / "plain.safetensors").extract(theirs)
+    torch.testing.assert_close(got.tokens, expected.tokens, atol=1e-5, rtol=1e-5)
+
+
 def test_missing_and_unexpected_names_are_listed(state: dict[str, Tensor], tmp_path: Path) -> None:
     del state["norm.bias"], state["blocks.1.attn.qkv.bias"]
-    state["blocks.0.ls1.gamma"] = torch.zeros(32)
+    state["blocks.0.attn.q_norm.weight"] = torch.zeros(32)
     torch.save(state, tmp_path / "odd.pth")
     with pytest.raises(WeightsFormatError) as caught:
         load_backbone(tmp_path / "odd.pth")
     assert "missing ['blocks.1.attn.qkv.bias', 'norm.bias']" in str(caught.value)
-    assert "unexpected ['blocks.0.ls1.gamma']" in str(caught.value)
+    assert "unexpected ['blocks.0.attn.q_norm.weight']" in str(caught.value)
 
 
 def test_wrong_shapes_are_listed(state: dict[str, Tensor], tmp_path: Path) -> None:

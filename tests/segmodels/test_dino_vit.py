@@ -1,10 +1,21 @@
-"""The transformer against transformers' ViT and DINO's published position rule."""
+"""The transformer against transformers' ViT and DINOv2, and DINO's published position rule."""
+
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from transformers import ViTConfig, ViTModel
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from segmodels.dino.backbone import Backbone, build_model
 from segmodels.dino.vit import VisionTransformer, ViTShape
@@ -26,49 +37,81 @@ def as_backbone(model: VisionTransformer) -> Backbone:
     return Backbone("test", model, image_size=32, tau=0.15, center_keys=False)
 
 
-@pytest.fixture(scope="module")
-def reference() -> ViTModel:
-    config = ViTConfig(
-        hidden_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=96,
-        image_size=32,
-        patch_size=8,
-        layer_norm_eps=1e-6,
-        qkv_bias=True,
-    )
+SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}
+
+
+def with_random_weights(model: PreTrainedModel) -> PreTrainedModel:
     torch.manual_seed(3)
-    model = ViTModel(config, add_pooling_layer=False).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
-    return model
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def vit() -> PreTrainedModel:
+    config = ViTConfig(**SIZES, image_size=32, intermediate_size=96, layer_norm_eps=1e-6)
+    return with_random_weights(ViTModel(config, add_pooling_layer=False))
+
+
+@pytest.fixture(scope="module")
+def dinov2() -> PreTrainedModel:
+    return with_random_weights(Dinov2Model(Dinov2Config(**SIZES, image_size=32, mlp_ratio=2)))
+
+
+@pytest.fixture(scope="module")
+def registers() -> PreTrainedModel:
+    config = Dinov2WithRegistersConfig(**SIZES, image_size=32, mlp_ratio=2, num_register_tokens=3)
+    return with_random_weights(Dinov2WithRegistersModel(config))
 
 
 @torch.no_grad()
-def test_tokens_and_keys_equal_transformers(reference: ViTModel) -> None:
-    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+def reference_features(
+    model: PreTrainedModel, pixels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Final tokens and last-block keys of every token, the first and the registers included."""
     captured = {}
     last_keys = next(
         module
-        for name, module in reversed(list(reference.named_modules()))
+        for name, module in reversed(list(model.named_modules()))
         if name.endswith(("k_proj", "attention.key"))
     )
     hook = last_keys.register_forward_hook(
         lambda _module, _inputs, output: captured.update(keys=output)
     )
-    expected = reference(pixels).last_hidden_state
+    tokens = model(pixels).last_hidden_state
     hook.remove()
+    return tokens, captured["keys"]
 
-    ours = build_model(dict(reference.state_dict()), {"num_heads": "4"}).eval()
+
+def assert_equal_features(model: PreTrainedModel, pixels: torch.Tensor, registers: int = 0) -> None:
+    tokens, keys = reference_features(model, pixels)
+    ours = build_model(dict(model.state_dict()), {"num_heads": "4"})
     features = as_backbone(ours).extract(pixels)
+    first = 1 + registers
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+    close(features.cls, tokens[:, 0])
+    close(features.tokens.flatten(1, 2), tokens[:, first:])
+    close(features.keys.flatten(1, 2), keys[:, first:])
 
-    torch.testing.assert_close(features.cls, expected[:, 0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(features.tokens.flatten(1, 2), expected[:, 1:], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        features.keys.flatten(1, 2), captured["keys"][:, 1:], atol=1e-5, rtol=1e-5
-    )
+
+def pixels_of(height: int, width: int) -> torch.Tensor:
+    return torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_vit_equals_transformers(vit: PreTrainedModel) -> None:
+    assert_equal_features(vit, pixels_of(32, 32))
+
+
+def test_layer_scale_equals_transformers(dinov2: PreTrainedModel) -> None:
+    assert_equal_features(dinov2, pixels_of(32, 32))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (40, 56), (24, 16)])
+def test_registers_equal_transformers_at_any_size(
+    registers: PreTrainedModel, size: tuple[int, int]
+) -> None:
+    assert_equal_features(registers, pixels_of(*size), registers=3)
 
 
 def cubic_weights(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
@@ -89,8 +132,9 @@ def resample_matrix(native: int, target: int) -> np.ndarray:
     return matrix
 
 
-def test_positions_follow_the_scale_factor_rule_by_hand() -> None:
-    model = random_model()
+@pytest.mark.parametrize("layer_scale", [False, True])
+def test_positions_follow_the_scale_factor_rule_by_hand(layer_scale: bool) -> None:
+    model = random_model(replace(SHAPE, layer_scale=layer_scale))
     table = model.pos_embed[0, 1:].detach().double().numpy().reshape(4, 4, -1)
     expected = np.einsum(
         "yi,xj,ijd->yxd", resample_matrix(4, 5), resample_matrix(4, 7), table, optimize=True
@@ -153,6 +197,13 @@ def test_all_patches_kept_in_order_is_the_full_pass() -> None:
 def test_extract_refuses_what_it_cannot_use(batch: torch.Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         as_backbone(random_model()).extract(batch)
+
+
+def test_registers_and_layer_scale_start_neutral() -> None:
+    model = VisionTransformer(replace(SHAPE, registers=2, layer_scale=True))
+    model.initialise(torch.Generator().manual_seed(0))
+    assert torch.equal(model.blocks[0].ls1.gamma, torch.ones(48))
+    assert as_backbone(model).extract(pixels_of(32, 32)).tokens.shape == (3, 4, 4, 48)
 
 
 def test_heads_must_divide_the_width() -> None:
