@@ -6,7 +6,7 @@ there returns other bits with another number of threads, and is no faster.
 
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numba import njit
@@ -73,7 +73,7 @@ class OnCpu:
     def _products(self, centroids: Rows, rows: Rows) -> Rows:
         """Return (centroids, rows) inner products, in memory that the next call uses again."""
         height, width = len(centroids), len(rows)
-        centroids, rows = _thread_proof(centroids), _thread_proof(rows)
+        centroids, rows = thread_proof(centroids), thread_proof(rows)
         size = len(centroids) * len(rows)
         if len(self._memory) < size:
             self._memory = np.empty(size, np.float32)
@@ -81,7 +81,7 @@ class OnCpu:
         return np.matmul(centroids, rows.T, out=out)[:height, :width]
 
 
-def _thread_proof(factor: Rows) -> Rows:
+def thread_proof(factor: Rows) -> Rows:
     """Extend a factor to a shape that BLAS multiplies alike with any number of threads.
 
     A single row or column is multiplied by other code than several.
@@ -114,7 +114,7 @@ def _two_least(
             least[row] = value if nearer else lowest
 
 
-def by_faiss(knn: Callable[..., tuple[Rows, NDArray[np.int64]]]) -> TwoNearest:
+def by_faiss(knn: Callable[..., Any]) -> TwoNearest:
     """Search with faiss's `knn`, or with its `knn_gpu` that was given its resources."""
 
     def search(rows: Rows, centroids: Rows) -> Nearest:

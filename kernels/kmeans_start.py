@@ -3,9 +3,11 @@
 from typing import Literal, get_args
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from kernels.errors import TooFewPointsError
+from kernels.kmeans_nearest import thread_proof
 from kernels.kmeans_points import Points, Rows, Survey, gather
 
 Init = Literal["random", "k-means++"]
@@ -69,6 +71,8 @@ def _plus_plus(
     often it occurs. Several candidates a step are what Arthur and Vassilvitskii recommend.
     """
     candidates = 2 + int(np.log(k))
+    # Laid out by columns: BLAS multiplies a few rows with that at twice the speed.
+    columns = np.ascontiguousarray(thread_proof(sample).T)
     squares = np.einsum("nd,nd->n", sample, sample)
     closest = np.full(len(sample), np.inf, np.float32)
     chosen: list[int] = []
@@ -80,12 +84,31 @@ def _plus_plus(
         reached = np.cumsum(weights)
         drawn = np.searchsorted(reached, random.random(candidates) * reached[-1], side="right")
         drawn = np.minimum(drawn, np.flatnonzero(weights)[-1])
-        products = sample[drawn] @ sample.T
-        squared = np.maximum(squares + squares[drawn, None] - 2 * products, 0)
-        after = np.minimum(closest, squared)
-        best = int((after * counts).sum(axis=1, dtype=np.float64).argmin())
+        squared = columns[:, drawn].T @ columns[:, : len(sample)]
+        inertia = _inertias(squared, squares, squares[drawn], closest, counts)
+        best = int(inertia.argmin())
         chosen.append(int(drawn[best]))
-        closest = after[best]
+        closest = np.minimum(closest, squared[best])
         closest[chosen[-1]] = 0
         weights = closest.astype(np.float64) * counts
     return np.array(chosen)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _inertias(
+    products: Rows,
+    squares: NDArray[np.float32],
+    drawn: NDArray[np.float32],
+    closest: NDArray[np.float32],
+    counts: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the inertia with each candidate; turn its products into squared distances."""
+    inertias = np.zeros(len(products))
+    for candidate in range(len(products)):
+        values, square, total = products[candidate], drawn[candidate], 0.0
+        for row in range(len(values)):
+            distance = max(squares[row] + square - 2 * values[row], np.float32(0))
+            values[row] = distance
+            total += min(distance, closest[row]) * counts[row]
+        inertias[candidate] = total
+    return inertias
