@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from kernels import overlaps, rle
+from kernels import rle
 from kernels.overlaps import box_iou_xywh, mask_intersection, mask_iou
 
 BOXES = hnp.arrays(np.int64, st.tuples(st.integers(0, 5), st.just(4)), elements=st.integers(0, 20))
@@ -40,13 +40,21 @@ def test_mask_iou_agrees_with_pycocotools(a, b):
     np.testing.assert_allclose(mask_iou(a, b), coco_mask.iou(coco(a), coco(b), [0, 0]))
 
 
-def test_counts_stay_exact_over_several_blocks(monkeypatch):
-    monkeypatch.setattr(overlaps, "_PIXELS_PER_BLOCK", 7)
-    masks = np.random.default_rng(1).random((4, 9, 11)) > 0.4
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (8, 8), (9, 11), (5, 64), (7, 93), (0, 4)])
+def test_every_pixel_counts_once(shape):
+    masks = np.random.default_rng(1).random((4, *shape)) > 0.4
 
     expected = [[np.sum(a & b) for b in masks] for a in masks]
 
     np.testing.assert_array_equal(mask_intersection(masks, masks), expected)
+    np.testing.assert_array_equal(mask_intersection(~masks, masks), masks.sum((1, 2)) - expected)
+
+
+def test_memory_layout_does_not_matter():
+    masks = np.random.default_rng(2).random((7, 9, 5)) > 0.4
+    turned = masks.transpose(2, 0, 1)
+
+    np.testing.assert_array_equal(mask_iou(turned, turned), mask_iou(turned.copy(), turned.copy()))
 
 
 def test_no_masks():

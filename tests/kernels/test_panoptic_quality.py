@@ -204,6 +204,25 @@ def test_large_ids():
     assert counts.true_positives[0] == 1
 
 
+def test_the_size_of_ids_does_not_matter():
+    rng = np.random.default_rng(5)
+    true_map, true = random_scene(rng, 3)
+    predicted_map, predicted = disturbed(rng, true_map, 3, true)
+    small = panoptic_counts(predicted_map, predicted, true_map, true, num_categories=3)
+    # As read from three-byte colours.
+    far = 99_991
+    large = panoptic_counts(
+        predicted_map * far,
+        {segment * far: category for segment, category in predicted.items()},
+        true_map * far,
+        {segment * far: category for segment, category in true.items()},
+        num_categories=3,
+    )
+    np.testing.assert_array_equal(small.iou, large.iou)
+    np.testing.assert_array_equal(small.false_positives, large.false_positives)
+    np.testing.assert_array_equal(small.false_negatives, large.false_negatives)
+
+
 @pytest.mark.parametrize(
     ("predicted_map", "predicted", "true", "message"),
     [
