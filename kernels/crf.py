@@ -8,21 +8,13 @@ colour, each filtered on a permutohedral lattice with the symmetric normalisatio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
-from kernels.backend import Backend
-from kernels.crf_marginals import softmax, tanh_half
-from kernels.errors import BackendUnavailableError
-from kernels.permutohedral import (
-    Lattice,
-    build_lattice,
-    from_lanes,
-    in_lanes,
-    normalise_symmetrically,
-)
+from kernels.backend import Backend, resolve_backend
+from kernels.crf_engines import Engine, Filter, engine_of
 
 _NEVER = -1e30  # score of a lane without a class
 
@@ -72,30 +64,63 @@ def refine_masks(
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (m, H, W) bool; m may be 0.
-        backend: "auto" and "cpu" are the same here: the lattice has no GPU version.
+        backend: "cpu" takes Numba's threads (`numba.set_num_threads`), and gives the same bytes
+            with any number of them; "gpu" differs from it by rounding.
 
     Returns:
         (m, H, W) bool, before hole filling.
 
     Raises:
-        BackendUnavailableError: The GPU was asked for by name.
+        BackendUnavailableError: "gpu" was asked for and there is none.
     """
-    _refuse_gpu(backend)
     _check_image(image)
-    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
-        raise ValueError(
-            f"masks must be (m, {image.shape[0]}, {image.shape[1]}) like the image, "
-            f"got {masks.shape}"
-        )
+    if masks.ndim != 3:
+        raise ValueError(_masks_wanted(image, masks))
+    refined: NDArray[np.bool_] = refine_batch(image[None], masks[None], backend=backend)[0]
+    return refined
+
+
+def refine_batch(
+    images: NDArray[np.uint8], masks: NDArray[np.bool_], *, backend: Backend = "auto"
+) -> NDArray[np.bool_]:
+    """Do as `refine_masks` for images of one size, each with as many masks; a GPU takes all at once.
+
+    Args:
+        images: (n, H, W, 3) uint8 RGB, n at least 1.
+        masks: (n, m, H, W) bool; m may be 0.
+        backend: as there.
+
+    Returns:
+        (n, m, H, W) bool, before hole filling.
+
+    Raises:
+        BackendUnavailableError: "gpu" was asked for and there is none.
+    """
+    resolved = resolve_backend(backend)
+    _check_image(images[0])
+    if masks.ndim != 4 or len(masks) != len(images) or masks.shape[2:] != images.shape[1:3]:
+        raise ValueError(_masks_wanted(images[0], masks[0]))
     if masks.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
-    if len(masks) == 0:
+    if masks.size == 0:
         return np.empty_like(masks)
-    log_odds = np.where(masks.reshape(len(masks), -1), np.float32(1), np.float32(-1))
-    solved = _iterate(
-        in_lanes(log_odds), _pairwise_terms(image, MASKCUT_CRF), MASKCUT_CRF.steps, _spins
-    )
-    return (from_lanes(solved, len(masks)) > 0).reshape(masks.shape)
+    engine = engine_of(resolved)
+    if resolved == "gpu":
+        return _refine(images, masks, engine)
+    each = range(len(images))
+    return np.concatenate([_refine(images[i : i + 1], masks[i : i + 1], engine) for i in each])
+
+
+def _refine(
+    images: NDArray[np.uint8], masks: NDArray[np.bool_], engine: Engine
+) -> NDArray[np.bool_]:
+    by_mask = masks.swapaxes(0, 1)
+    channels = by_mask.reshape(len(by_mask), -1)
+    unary = engine.arrange(np.where(channels, np.float32(1), np.float32(-1)), 0)
+    terms = _pairwise_terms(images, MASKCUT_CRF, engine)
+    odds = engine.channels(_iterate(unary, terms, MASKCUT_CRF.steps, engine.spins), len(channels))
+    refined: NDArray[np.bool_] = odds > 0
+    return refined.reshape(by_mask.shape).swapaxes(0, 1)
 
 
 def mean_field(
@@ -111,15 +136,15 @@ def mean_field(
         image: (H, W, 3) uint8 RGB.
         unary: (c, H, W) float, negative log-probabilities up to a constant per pixel; c >= 2.
         settings: Pairwise constants, for example STEGO_CRF.
-        backend: "auto" and "cpu" are the same here: the lattice has no GPU version.
+        backend: as for `refine_masks`.
 
     Returns:
         (c, H, W) float32 probabilities, summing to 1 over c.
 
     Raises:
-        BackendUnavailableError: The GPU was asked for by name.
+        BackendUnavailableError: "gpu" was asked for and there is none.
     """
-    _refuse_gpu(backend)
+    engine = engine_of(resolve_backend(backend))
     _check_image(image)
     if unary.ndim != 3 or unary.shape[1:] != image.shape[:2] or len(unary) < 2:
         raise ValueError(
@@ -128,58 +153,48 @@ def mean_field(
         )
     if not np.isfinite(unary).all():
         raise ValueError("unary must be finite, got NaN or infinity")
-    evidence = in_lanes(-unary.reshape(len(unary), -1), padding=_NEVER)
-    scores = _iterate(evidence, _pairwise_terms(image, settings), settings.steps, _marginals)
-    _marginals(scores)
-    return from_lanes(scores, len(unary)).reshape(unary.shape)
+    evidence = engine.arrange(-unary.reshape(len(unary), -1), _NEVER)
+    terms = _pairwise_terms(image[None], settings, engine)
+    scores = _iterate(evidence, terms, settings.steps, engine.marginals)
+    engine.marginals(scores)
+    return engine.channels(scores, len(unary)).reshape(unary.shape)
 
 
 def _iterate(
-    unary: NDArray[np.float32],
-    terms: list[tuple[Lattice, float]],
-    steps: int,
-    marginalise: Callable[[NDArray[np.float32]], None],
-) -> NDArray[np.float32]:
-    """Return the scores after so many mean-field updates; `marginalise` works in place."""
-    scores, spare = unary.copy(), np.empty_like(unary)
+    unary: Any, terms: list[tuple[Filter, float]], steps: int, marginalise: Callable[[Any], None]
+) -> Any:
+    """Return the scores after so many mean-field updates.
+
+    With two classes, mean field needs one number a pixel: s = P(mask) - P(rest) = tanh(odds / 2),
+    and the Potts message of a term is compat * K s. It halves the filtering of the general form.
+    """
+    scores, spare = unary.copy(), unary.copy()
     for _ in range(steps):
         marginalise(scores)
-        np.copyto(spare, unary)
+        spare[...] = unary
         for lattice, compat in terms:
             lattice.add_filtered(spare, compat, scores)
         scores, spare = spare, scores
     return scores
 
 
-def _spins(odds: NDArray[np.float32]) -> None:
-    """Turn the log-odds of two-class problems, one a lane, into P(mask) - P(rest), in place.
-
-    With two classes, mean field needs this one number a pixel, s = tanh(odds / 2), and the Potts
-    message of a term is compat * K s. It halves the filtering of the general form.
-    """
-    tanh_half(odds.reshape(-1), get_num_threads())
-
-
-def _marginals(scores: NDArray[np.float32]) -> None:
-    """Turn the scores of one problem's classes into probabilities, in place."""
-    softmax(scores, get_num_threads())
-
-
-def _pairwise_terms(image: NDArray[np.uint8], settings: CrfSettings) -> list[tuple[Lattice, float]]:
-    height, width = image.shape[:2]
-    features = np.empty((5, height * width), np.float32)
-    features[:2] = _pixel_positions(height, width) / np.float32(settings.bilateral_std)
-    features[2:] = image.reshape(-1, 3).T / np.float32(settings.colour_std)
-    bilateral = normalise_symmetrically(build_lattice(features.T))
-    smooth = _smooth_lattice(height, width, settings.smooth_std)
+def _pairwise_terms(
+    images: NDArray[np.uint8], settings: CrfSettings, engine: Engine
+) -> list[tuple[Filter, float]]:
+    count, height, width = images.shape[:3]
+    features = np.empty((5, count, height * width), np.float32)
+    features[:2] = _pixel_positions(height, width)[:, None] / np.float32(settings.bilateral_std)
+    features[2:] = images.reshape(count, -1, 3).transpose(2, 0, 1) / np.float32(settings.colour_std)
+    bilateral = engine.build(features.reshape(5, -1), count)
+    smooth = _smooth_lattice(count, height, width, settings.smooth_std, engine)
     return [(smooth, settings.smooth_compat), (bilateral, settings.bilateral_compat)]
 
 
-@lru_cache(maxsize=1)
-def _smooth_lattice(height: int, width: int, std: float) -> Lattice:
-    """Return the position-only lattice, which depends on the image's size alone."""
+@lru_cache(maxsize=2)
+def _smooth_lattice(count: int, height: int, width: int, std: float, engine: Engine) -> Filter:
+    """Return the position-only lattice, which depends on the images' size alone."""
     features = _pixel_positions(height, width) / np.float32(std)
-    return normalise_symmetrically(build_lattice(features.T))
+    return engine.build(np.tile(features, count), count)
 
 
 def _pixel_positions(height: int, width: int) -> NDArray[np.float32]:
@@ -188,15 +203,11 @@ def _pixel_positions(height: int, width: int) -> NDArray[np.float32]:
     return np.stack([columns, rows]).astype(np.float32)
 
 
+def _masks_wanted(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
+    height, width = image.shape[:2]
+    return f"masks must be (m, {height}, {width}) like the image, got {masks.shape}"
+
+
 def _check_image(image: NDArray[np.uint8]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-
-
-def _refuse_gpu(backend: Backend) -> None:
-    if backend not in {"auto", "cpu", "gpu"}:
-        raise ValueError(f'backend must be "auto", "cpu" or "gpu", got {backend!r}')
-    if backend == "gpu":
-        raise BackendUnavailableError(
-            'The dense CRF has no GPU version: use backend="auto" or "cpu" for it.'
-        )

@@ -41,6 +41,12 @@ def _tanh_half(odds: NDArray[np.float32]) -> None:
 
 
 @njit(cache=True, nogil=True, parallel=True)
+def _tanh_half_in_parallel(odds: NDArray[np.float32], parts: int) -> None:
+    size = odds.shape[0]
+    for part in prange(parts):
+        _tanh_half(odds[size * part // parts : size * (part + 1) // parts])
+
+
 def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
     """Replace log-odds by P(yes) - P(no) = tanh(odds / 2), exactly odd.
 
@@ -48,13 +54,10 @@ def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
         odds: (n,) float32.
         parts: threads; the bytes written do not depend on them.
     """
-    size = odds.shape[0]
     if parts == 1:
         _tanh_half(odds)
     else:
-        for thread in prange(parts):
-            part = np.int64(thread)
-            _tanh_half(odds[size * part // parts : size * (part + 1) // parts])
+        _tanh_half_in_parallel(odds, parts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -91,7 +94,23 @@ def _softmax(scores: NDArray[np.float32], start: np.int64 | int, stop: np.int64 
             rows[index] *= sums[index]
 
 
+@njit(cache=True, nogil=True)
+def _softmax_blocks(
+    scores: NDArray[np.float32], first: np.int64 | int, last: np.int64 | int
+) -> None:
+    _, pixels, lanes = scores.shape
+    step = _BLOCK // lanes
+    for block in range(first, last):
+        _softmax(scores, block * step, min(pixels, (block + 1) * step))
+
+
 @njit(cache=True, nogil=True, parallel=True)
+def _softmax_in_parallel(scores: NDArray[np.float32], blocks: int, parts: int) -> None:
+    for thread in prange(parts):
+        part = np.int64(thread)
+        _softmax_blocks(scores, blocks * part // parts, blocks * (part + 1) // parts)
+
+
 def softmax(scores: NDArray[np.float32], parts: int) -> None:
     """Turn scores into probabilities in place; those below e^-60 of the largest become that.
 
@@ -100,12 +119,8 @@ def softmax(scores: NDArray[np.float32], parts: int) -> None:
         parts: threads; the bytes written do not depend on them.
     """
     _, pixels, lanes = scores.shape
-    step = _BLOCK // lanes
-    blocks = -(-pixels // step)
+    blocks = -(-pixels // (_BLOCK // lanes))
     if parts == 1:
-        for block in range(blocks):
-            _softmax(scores, block * step, min(pixels, (block + 1) * step))
+        _softmax_blocks(scores, 0, blocks)
     else:
-        for index in prange(blocks):
-            start = np.int64(index) * step
-            _softmax(scores, start, min(pixels, start + step))
+        _softmax_in_parallel(scores, blocks, parts)

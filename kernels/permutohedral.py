@@ -13,7 +13,7 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from kernels.permutohedral_embedding import embed, hyperplane_basis, packing
+from kernels.permutohedral_embedding import embed, packing
 from kernels.permutohedral_lanes import LANES, load, plus, plus_scaled, store, zero
 from kernels.permutohedral_vertices import find_neighbours, number_vertices
 
@@ -59,19 +59,15 @@ class Lattice:
         self, sums: NDArray[np.float32], factor: float, groups: NDArray[np.float32]
     ) -> None:
         """Add factor * filtered values to the sums, both as `in_lanes` arranges them."""
+        arrays = self.corners, self.weights, self.neighbours
         tables = np.empty((2, self.num_vertices + 1, LANES), np.float32)
+        parts = get_num_threads()
         for total, values in zip(sums, groups, strict=True):
-            _add_filtered(
-                total,
-                np.float32(factor),
-                values,
-                self.corners,
-                self.weights,
-                self.neighbours,
-                tables,
-                (0,) * self.corners.shape[1],
-                get_num_threads(),
-            )
+            if parts == 1:
+                sides = (0,) * self.corners.shape[1]
+                _add_filtered(total, np.float32(factor), values, *arrays, tables, sides)
+            else:
+                _add_in_parallel(total, np.float32(factor), values, *arrays, tables, parts)
 
 
 def in_lanes(channels: NDArray[np.floating], padding: float = 0) -> NDArray[np.float32]:
@@ -107,10 +103,11 @@ def build_lattice(features: NDArray[np.floating]) -> Lattice:
     lowest, highest = columns.min(axis=1), columns.max(axis=1)
     if not np.isfinite([lowest, highest]).all():
         raise ValueError("features must be finite, got NaN or infinity")
-    strides, origins, bits = packing(lowest, highest)
+    # A point's number is sorted together with its code.
+    strides, origins, bits = packing(lowest, highest, columns.shape[1].bit_length())
     parts = get_num_threads()
-    codes, weights = embed(columns, hyperplane_basis(len(columns)), strides, origins, parts)
-    weights *= np.sqrt(_gain(len(columns)))
+    codes, weights = embed(columns, strides, origins, parts)
+    weights *= np.sqrt(gain(len(columns)))
     corners, firsts = number_vertices(codes, bits, parts)
     return Lattice(corners, weights, find_neighbours(codes, firsts, strides, parts))
 
@@ -126,7 +123,7 @@ def normalise_symmetrically(lattice: Lattice) -> Lattice:
     return replace(lattice, weights=_divide_rows(lattice.weights, np.sqrt(degrees[0, :, 0])))
 
 
-def _gain(dimensions: int) -> np.float32:
+def gain(dimensions: int) -> np.float32:
     """Return the factor that gives the filter's response the Gaussian's integral, (2 pi)^(d/2).
 
     The blur turns a unit mass into 2^(d+1); slicing integrates each vertex over a cell of the
@@ -152,7 +149,7 @@ def _divide_rows(
 
 
 @njit(cache=True, nogil=True)
-def _clear_rows(table: NDArray[np.float32], start: np.uint64, stop: np.uint64) -> None:
+def _clear(table: NDArray[np.float32], start: np.uint64, stop: np.uint64) -> None:
     for row in range(start, stop):
         store(table, row, zero())
 
@@ -163,29 +160,13 @@ def _splat(
     values: NDArray[np.float32],
     corners: NDArray[np.uint32],
     weights: NDArray[np.float32],
-    sides: tuple[int, ...],
-) -> None:
-    """Add every point to its corners."""
-    for point in range(np.uint64(corners.shape[0])):
-        value = load(values, point)
-        for corner in range(len(sides)):
-            row = corners[point, corner]
-            store(table, row, plus_scaled(load(table, row), weights[point, corner], value))
-
-
-@njit(cache=True, nogil=True)
-def _splat_classes(
-    table: NDArray[np.float32],
-    values: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
     start: np.uint64,
     stop: np.uint64,
 ) -> None:
-    """Do as `_splat` for corners start..stop - 1 alone.
+    """Add every point to its corners start..stop - 1.
 
     A vertex is the same corner of all its points: different corners touch different rows, and
-    each row sums its points in the same order.
+    each row sums its points in the same order, however the corners are shared out.
     """
     for point in range(np.uint64(corners.shape[0])):
         value = load(values, point)
@@ -195,7 +176,7 @@ def _splat_classes(
 
 
 @njit(cache=True, nogil=True)
-def _blur_rows(
+def _blur(
     blurred: NDArray[np.float32],
     table: NDArray[np.float32],
     neighbours: NDArray[np.uint32],
@@ -209,17 +190,51 @@ def _blur_rows(
 
 
 @njit(cache=True, nogil=True)
-def _slice_rows(
+def _slice(
     sums: NDArray[np.float32],
     factor: np.float32,
     table: NDArray[np.float32],
     corners: NDArray[np.uint32],
     weights: NDArray[np.float32],
-    sides: tuple[int, ...],
     start: np.uint64,
     stop: np.uint64,
 ) -> None:
     for point in range(start, stop):
+        value = zero()
+        for corner in range(np.uint64(corners.shape[1])):
+            value = plus_scaled(value, weights[point, corner], load(table, corners[point, corner]))
+        store(sums, point, plus_scaled(load(sums, point), factor, value))
+
+
+@njit(cache=True, nogil=True)
+def _add_filtered(
+    sums: NDArray[np.float32],
+    factor: np.float32,
+    values: NDArray[np.float32],
+    corners: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    neighbours: NDArray[np.uint32],
+    tables: NDArray[np.float32],
+    sides: tuple[int, ...],
+) -> None:
+    """Splat, blur and slice on one thread.
+
+    `tables` is room for the vertices, (2, vertices + 1, LANES). Of `sides` only the length counts:
+    a tuple's is known to the compiler, which then unrolls the loops over corners.
+    """
+    points, rows = np.uint64(corners.shape[0]), np.uint64(neighbours.shape[1])
+    table, spare = tables[0], tables[1]
+    store(spare, 0, zero())
+    _clear(table, np.uint64(0), rows)
+    for point in range(points):
+        value = load(values, point)
+        for corner in range(len(sides)):
+            row = corners[point, corner]
+            store(table, row, plus_scaled(load(table, row), weights[point, corner], value))
+    for side in range(len(sides)):
+        _blur(spare, table, neighbours[side], np.uint64(1), rows)
+        table, spare = spare, table
+    for point in range(points):
         value = zero()
         for corner in range(len(sides)):
             value = plus_scaled(value, weights[point, corner], load(table, corners[point, corner]))
@@ -233,7 +248,7 @@ def _bound(start: int, stop: int, part: int, parts: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _add_filtered(
+def _add_in_parallel(
     sums: NDArray[np.float32],
     factor: np.float32,
     values: NDArray[np.float32],
@@ -241,41 +256,22 @@ def _add_filtered(
     weights: NDArray[np.float32],
     neighbours: NDArray[np.uint32],
     tables: NDArray[np.float32],
-    sides: tuple[int, ...],
     parts: int,
 ) -> None:
-    """Splat, blur and slice.
-
-    `tables` is room for the vertices, (2, vertices + 1, LANES). Of `sides` only the length counts:
-    a tuple's is known to the compiler, which then unrolls the loops over corners.
-    """
-    points, rows = corners.shape[0], neighbours.shape[1]
+    """Do as `_add_filtered` on several threads, to the same bytes."""
+    (points, sides), rows = corners.shape, neighbours.shape[1]
     table, spare = tables[0], tables[1]
-    none, first, all_rows, all_points = (
-        np.uint64(0),
-        np.uint64(1),
-        np.uint64(rows),
-        np.uint64(points),
-    )
-    _clear_rows(spare, none, first)
-    if parts == 1:
-        _clear_rows(table, none, all_rows)
-        _splat(table, values, corners, weights, sides)
-        for side in range(len(sides)):
-            _blur_rows(spare, table, neighbours[side], first, all_rows)
-            table, spare = spare, table
-        _slice_rows(sums, factor, table, corners, weights, sides, none, all_points)
-        return
+    store(spare, 0, zero())
     for part in prange(parts):
-        _clear_rows(table, _bound(0, rows, part, parts), _bound(0, rows, part + 1, parts))
+        _clear(table, _bound(0, rows, part, parts), _bound(0, rows, part + 1, parts))
     for part in prange(parts):
-        start, stop = _bound(0, len(sides), part, parts), _bound(0, len(sides), part + 1, parts)
-        _splat_classes(table, values, corners, weights, start, stop)
-    for side in range(len(sides)):
+        start, stop = _bound(0, sides, part, parts), _bound(0, sides, part + 1, parts)
+        _splat(table, values, corners, weights, start, stop)
+    for side in range(sides):
         for part in prange(parts):
             start, stop = _bound(1, rows, part, parts), _bound(1, rows, part + 1, parts)
-            _blur_rows(spare, table, neighbours[side], start, stop)
+            _blur(spare, table, neighbours[side], start, stop)
         table, spare = spare, table
     for part in prange(parts):
         start, stop = _bound(0, points, part, parts), _bound(0, points, part + 1, parts)
-        _slice_rows(sums, factor, table, corners, weights, sides, start, stop)
+        _slice(sums, factor, table, corners, weights, start, stop)

@@ -10,7 +10,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 _BLOCK = 512  # points embedded together: their temporaries stay in the first-level cache
-_CODE_LIMIT = 2**62
+_CODE_BITS = 62
 _EXTENT_LIMIT = 2**20  # float32 still places a point in its cell to a few per cent
 
 
@@ -30,7 +30,7 @@ def hyperplane_basis(dimensions: int) -> NDArray[np.float32]:
 
 
 def packing(
-    lowest: NDArray[np.float32], highest: NDArray[np.float32]
+    lowest: NDArray[np.float32], highest: NDArray[np.float32], spare_bits: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Say how a vertex's quotients are packed into its code, for points inside a box.
 
@@ -39,6 +39,7 @@ def packing(
     Args:
         lowest: (d,) smallest features.
         highest: (d,) largest features.
+        spare_bits: which codes have to leave free in an integer.
 
     Returns:
         Strides (d + 1,), origins (d + 1,), and the number of bits that hold every code.
@@ -56,7 +57,7 @@ def packing(
     for extent in (high - low)[:-1]:
         strides.append(stride)
         stride *= int(extent) + 1
-        if extent * sides > _EXTENT_LIMIT or stride > _CODE_LIMIT:
+        if extent * sides > _EXTENT_LIMIT or stride.bit_length() + spare_bits > _CODE_BITS:
             raise ValueError(
                 "features spread too far for the lattice: use larger standard deviations"
             )
@@ -146,10 +147,40 @@ def _embed_block(
             weights[start + point, corner] = (above[point] - below[point]) * share
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def embed(
+@njit(cache=True, nogil=True)
+def _embed_blocks(
     features: NDArray[np.float32],
     basis: NDArray[np.float32],
+    strides: NDArray[np.int64],
+    origins: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    first: np.int64 | int,
+    last: np.int64 | int,
+) -> None:
+    for block in range(first, last):
+        _embed_block(features, basis, strides, origins, codes, weights, block * _BLOCK)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _embed_in_parallel(
+    features: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    strides: NDArray[np.int64],
+    origins: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    blocks: int,
+    parts: int,
+) -> None:
+    for thread in prange(parts):
+        part = np.int64(thread)
+        first, last = blocks * part // parts, blocks * (part + 1) // parts
+        _embed_blocks(features, basis, strides, origins, codes, weights, first, last)
+
+
+def embed(
+    features: NDArray[np.float32],
     strides: NDArray[np.int64],
     origins: NDArray[np.int64],
     parts: int,
@@ -158,10 +189,9 @@ def embed(
 
     Args:
         features: (d, n) float32.
-        basis: of `hyperplane_basis`.
         strides: of `packing`.
         origins: of `packing`.
-        parts: threads.
+        parts: threads; the bytes returned do not depend on them.
 
     Returns:
         Codes (d + 1, n) of the corners, one row a class, and weights (n, d + 1), which sum to 1.
@@ -169,12 +199,10 @@ def embed(
     dimensions, points = features.shape
     codes = np.empty((dimensions + 1, points), np.int64)
     weights = np.empty((points, dimensions + 1), np.float32)
+    arrays = features, hyperplane_basis(dimensions), strides, origins, codes, weights
     blocks = -(-points // _BLOCK)
     if parts == 1:
-        for block in range(blocks):
-            _embed_block(features, basis, strides, origins, codes, weights, block * _BLOCK)
+        _embed_blocks(*arrays, 0, blocks)
     else:
-        for block in prange(blocks):
-            first = np.int64(block) * _BLOCK
-            _embed_block(features, basis, strides, origins, codes, weights, first)
+        _embed_in_parallel(*arrays, blocks, parts)
     return codes, weights

@@ -4,7 +4,7 @@ Classes (see `permutohedral_embedding`) are numbered one after the other, each b
 equal codes are found by sorting and neighbours by joining two sorted lists. A hash table was
 slower: its branches cannot be predicted.
 
-Compiled functions take `parts`, the number of threads; the results do not depend on it.
+`parts` is the number of threads; results do not depend on it.
 """
 
 import numpy as np
@@ -83,20 +83,14 @@ def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: 
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _number_classes(
+def _number_in_parallel(
     codes: NDArray[np.int64],
     vertices: NDArray[np.uint32],
     counts: NDArray[np.int64],
     bits: int,
-    parts: int,
 ) -> None:
-    sides = codes.shape[0]
-    if parts == 1:
-        for side in range(sides):
-            counts[side] = _number_class(codes[side], vertices[side], bits)
-    else:
-        for side in prange(sides):
-            counts[side] = _number_class(codes[side], vertices[side], bits)
+    for side in prange(codes.shape[0]):
+        counts[side] = _number_class(codes[side], vertices[side], bits)
 
 
 @njit(cache=True, nogil=True)
@@ -126,7 +120,11 @@ def number_vertices(
     sides, points = codes.shape
     vertices = np.empty((sides, points), np.uint32)
     counts = np.empty(sides, np.int64)
-    _number_classes(codes, vertices, counts, bits, parts)
+    if parts == 1:
+        for side in range(sides):
+            counts[side] = _number_class(codes[side], vertices[side], bits)
+    else:
+        _number_in_parallel(codes, vertices, counts, bits)
     firsts = np.concatenate([[1], 1 + np.cumsum(counts)])
     return _join_classes(vertices, firsts), firsts
 
@@ -178,20 +176,14 @@ def _match_side(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _match_sides(
+def _match_in_parallel(
     codes: NDArray[np.int64],
     firsts: NDArray[np.int64],
     strides: NDArray[np.int64],
     neighbours: NDArray[np.uint32],
-    parts: int,
 ) -> None:
-    sides = codes.shape[0]
-    if parts == 1:
-        for side in range(sides):
-            _match_side(codes, firsts, strides, side, neighbours[side])
-    else:
-        for side in prange(sides):
-            _match_side(codes, firsts, strides, np.int64(side), neighbours[side])
+    for side in prange(codes.shape[0]):
+        _match_side(codes, firsts, strides, np.int64(side), neighbours[side])
 
 
 def find_neighbours(
@@ -206,5 +198,9 @@ def find_neighbours(
         parts: threads.
     """
     neighbours = np.zeros((len(codes), firsts[-1], 2), np.uint32)
-    _match_sides(codes, firsts, strides, neighbours, parts)
+    if parts == 1:
+        for side in range(len(codes)):
+            _match_side(codes, firsts, strides, side, neighbours[side])
+    else:
+        _match_in_parallel(codes, firsts, strides, neighbours)
     return neighbours

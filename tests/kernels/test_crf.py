@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes
 
-from kernels.crf import MASKCUT_CRF, STEGO_CRF, CrfSettings, mean_field, refine_masks
+from kernels.backend import resolve_backend
+from kernels.crf import (
+    MASKCUT_CRF,
+    STEGO_CRF,
+    CrfSettings,
+    mean_field,
+    refine_batch,
+    refine_masks,
+)
 from kernels.errors import BackendUnavailableError
 
 
@@ -211,16 +219,45 @@ def test_wrong_settings_are_refused():
         replace(MASKCUT_CRF, steps=0)
 
 
-def test_only_an_explicit_gpu_is_refused():
+def test_a_batch_is_its_images():
     image, disc = disc_on_ground()
-    with pytest.raises(BackendUnavailableError, match="no GPU version"):
-        refine_masks(image, disc[None], backend="gpu")
+    images = np.stack([image, image[::-1], image[:, ::-1]])
+    masks = np.stack([np.stack([np.roll(disc, shift, axis=0), ~disc]) for shift in (1, 2, 3)])
+    batch = refine_batch(images, masks, backend="cpu")
+    for image, own, refined in zip(images, masks, batch, strict=True):
+        np.testing.assert_array_equal(refine_masks(image, own, backend="cpu"), refined)
+    with pytest.raises(ValueError, match=r"masks must be .m, 40, 40."):
+        refine_batch(images, masks[:2])
+
+
+def test_a_backend_is_auto_cpu_or_gpu():
+    image, disc = disc_on_ground()
     with pytest.raises(ValueError, match="backend must be"):
         refine_masks(image, disc[None], backend="tpu")
-    np.testing.assert_array_equal(
-        refine_masks(image, disc[None], backend="auto"),
-        refine_masks(image, disc[None], backend="cpu"),
+    with pytest.raises(ValueError, match="backend must be"):
+        mean_field(image, np.zeros((2, 40, 40)), STEGO_CRF, backend="tpu")
+
+
+@pytest.mark.gpu
+def test_both_backends_find_the_same_masks():
+    try:
+        resolve_backend("gpu")
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    image, disc = disc_on_ground(120, 30)
+    images = np.stack([image, image[::-1]])
+    masks = np.stack([np.stack([np.roll(disc, shift, axis=0), ~disc]) for shift in (3, 5)])
+    unary = np.random.default_rng(6).random((6, 120, 120))
+
+    on_device, on_host = (refine_batch(images, masks, backend=name) for name in ("gpu", "cpu"))
+    again = refine_batch(images, masks, backend="gpu")
+    device_field, host_field = (
+        mean_field(image, unary, STEGO_CRF, backend=name) for name in ("gpu", "cpu")
     )
+
+    np.testing.assert_array_equal(on_device, again)
+    assert np.mean(on_device == on_host) > 0.999
+    np.testing.assert_allclose(device_field, host_field, atol=1e-3)
 
 
 def test_parity_with_the_public_maskcut(test_data):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.permutohedral import build_lattice, normalise_symmetrically
-from kernels.permutohedral_embedding import embed, hyperplane_basis, packing
+from kernels.permutohedral_embedding import embed, packing
 from kernels.permutohedral_vertices import find_neighbours, number_vertices
 
 
@@ -147,8 +147,8 @@ def test_the_number_of_parts_changes_no_byte(parts):
 
 
 def embed_in_parts(parts, features):
-    strides, origins, bits = packing(features.min(axis=1), features.max(axis=1))
-    codes, weights = embed(features, hyperplane_basis(3), strides, origins, parts)
+    strides, origins, bits = packing(features.min(axis=1), features.max(axis=1), 12)
+    codes, weights = embed(features, strides, origins, parts)
     corners, firsts = number_vertices(codes, bits, parts)
     return corners, weights, firsts, find_neighbours(codes, firsts, strides, parts)
 
