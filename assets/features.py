@@ -1,5 +1,6 @@
 """Stage dino_features: keys and CLS of every image, by shard."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from segmodels.dino.feature_shards import (
 CODE_VERSION = "1"
 FeatureConfig = config_for(
     FeatureSettings,
-    backbone="embedded, dino_vits16, dino_vits8, dino_vitb16, dino_vitb8, or a checkpoint's path.",
+    backbone="embedded, dino_vits16, dino_vits8, dino_vitb16, dino_vitb8, dinov2_vitb14 and others "
+    "(docs/backbone.md), or a checkpoint's path; @sha256:<digest> after it accepts that file alone.",
     image_size="Side of the square that images are resized to, px; 0: the weights' own.",
 )
 
@@ -36,15 +38,21 @@ class Weights(dg.ConfigurableResource):
         """The cache folder as a path."""
         return Path(self.cache_folder).expanduser()
 
-    def describe(self, name: str) -> dict[str, Any]:
+    def describe(self, name: str, log: Callable[[str], None]) -> dict[str, Any]:
         """What a backbone's weights say of themselves: digest, and settings for MaskCut.
+
+        Args:
+            name: of a backbone; official weights that are not cached yet are fetched.
+            log: takes lines of a download's progress.
 
         Raises:
             dg.Failure: the name is unknown, or its weights are not at hand.
         """
         from segmodels.dino.feature_shards import cached_backbone
+        from segmodels.dino.registry import locate_weights
 
         try:
+            locate_weights(name, self.folder, log=log)
             backbone = cached_backbone(name, "cpu", self.folder)
         except (ValueError, RuntimeError, OSError) as error:
             raise dg.Failure(str(error)) from error
@@ -101,7 +109,7 @@ def dino_features(
     """Last-block keys (float16) and CLS (float32) of every image."""
     stage = store.stage("dino_features")
     settings = resolve_settings(config, FeatureSettings, stage)
-    described = weights.describe(settings.backbone)
+    described = weights.describe(settings.backbone, context.log.info)
     described["image_size"] = settings.image_size or described["image_size"]
     patch_size = described.pop("patch_size")
     if described["image_size"] % patch_size:

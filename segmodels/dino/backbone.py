@@ -10,16 +10,15 @@ from torch import Tensor
 
 from segmodels.dino.layouts import has_gated_mlp, official_layout
 from segmodels.dino.pixels import IMAGENET_MEAN, IMAGENET_STD
-from segmodels.dino.vit import VisionTransformer, ViTShape
-from segmodels.dino.weights import (
+from segmodels.dino.registry import (
     DEFAULT_CACHE,
     EMBEDDED,
     OFFICIAL,
-    WeightsFormatError,
+    OFFICIAL_SITE,
     locate_weights,
-    read_weights,
-    weights_digest,
 )
+from segmodels.dino.vit import VisionTransformer, ViTShape
+from segmodels.dino.weights import WeightsFormatError, read_weights, weights_digest
 
 # MaskCut's published setting (method 1.2), for weights that say nothing of their own.
 PAPER_IMAGE_SIZE = 480
@@ -115,21 +114,26 @@ def load_backbone(
     device: str | torch.device = "cpu",
     *,
     cache_folder: str | Path = DEFAULT_CACHE,
+    site: str = OFFICIAL_SITE,
 ) -> Backbone:
     """Load a backbone by name or from a file.
 
     Args:
-        name_or_path: `embedded`, `dino_vits16`, `dino_vits8`, `dino_vitb16`, `dino_vitb8`, or
-            the path of a .pth or .safetensors file in DINO's, timm's or Hugging Face's layout.
+        name_or_path: `embedded`; an official name (`dino_vitb8`, `dinov2_vitb14_reg`, all in
+            `registry.OFFICIAL`); or the path of a .pth or .safetensors file in the layout of DINO,
+            DINOv2, timm or Hugging Face. `@sha256:<64 hexadecimal digits>` after any of these
+            accepts a file with this hash alone.
         device: torch device to run on.
-        cache_folder: where official weights are looked for, and kept once downloaded.
+        cache_folder: where official weights are looked for, and kept once fetched.
+        site: where official weights are fetched from, for a mirror of the same paths.
 
     Raises:
         UnknownBackboneError: neither a known name nor an existing file.
-        WeightsUnavailableError: official weights are missing and cannot be downloaded.
+        WeightsUnavailableError: official weights are missing and cannot be fetched.
+        WeightsMismatchError: the file is not the one that was asked for, or that was recorded.
         WeightsFormatError: the file's tensors are not those of a plain vision transformer.
     """
-    file = read_weights(locate_weights(name_or_path, cache_folder))
+    file = read_weights(locate_weights(name_or_path, cache_folder, site=site))
     model = build_model(file.state, file.metadata)
     return Backbone(
         str(name_or_path),
@@ -196,6 +200,7 @@ def _take_imagenet_pixels(model: VisionTransformer, mean: list[float], std: list
     theirs = torch.tensor([mean, std])
     shift = ((ours[0] - theirs[0]) / theirs[1])[:, None, None]
     scale = (ours[1] / theirs[1])[:, None, None]
+    assert projection.bias is not None
     projection.bias += (projection.weight * shift).sum(dim=(1, 2, 3))
     projection.weight *= scale
 

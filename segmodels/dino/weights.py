@@ -1,47 +1,23 @@
-"""Where backbone weights come from: the repository, the official DINO downloads, or a file."""
+"""Backbone weights in files: tensors by name, and the settings stored beside them."""
 
 import hashlib
 import pickle
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfileobj
-from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from segmodels.formats.atomic import replacing
-
-DEFAULT_CACHE = Path("~/.cache/exnihilo")
-EMBEDDED = "embedded"
 EMBEDDED_FILE = Path(__file__).parent / "weights" / "embedded.safetensors"
-
-_OFFICIAL_SITE = "https://dl.fbaipublicfiles.com/dino"
-# Names of the official releases; small/8 is the 300-epoch one that MaskCut uses.
-OFFICIAL = {
-    "dino_vits16": "dino_deitsmall16_pretrain",
-    "dino_vits8": "dino_deitsmall8_300ep_pretrain",
-    "dino_vitb16": "dino_vitbase16_pretrain",
-    "dino_vitb8": "dino_vitbase8_pretrain",
-}
 
 # What torch's safe unpickler raises, besides refusing: bytes of any kind may end anywhere in it.
 _NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
 
 
-class UnknownBackboneError(ValueError):
-    """The name is neither a known backbone nor an existing file."""
-
-
 class WeightsFormatError(ValueError):
     """The file does not hold a vision transformer's weights."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """Named weights are not on this machine and cannot be fetched."""
 
 
 @dataclass(frozen=True)
@@ -50,60 +26,6 @@ class WeightsFile:
 
     state: dict[str, Tensor]
     metadata: Mapping[str, str]
-
-
-def locate_weights(name_or_path: str | Path, cache_folder: str | Path = DEFAULT_CACHE) -> Path:
-    """Find the file of a backbone, downloading official weights that the cache lacks.
-
-    Args:
-        name_or_path: `embedded`, an official name, or the path of a .pth or .safetensors file.
-        cache_folder: where official weights are kept.
-
-    Raises:
-        UnknownBackboneError: neither a known name nor an existing file.
-        WeightsUnavailableError: official weights are missing and the download failed.
-    """
-    name = str(name_or_path)
-    if name == EMBEDDED:
-        return EMBEDDED_FILE
-    if name in OFFICIAL:
-        release = OFFICIAL[name]
-        path = Path(cache_folder).expanduser() / f"{release}.pth"
-        if not path.is_file():
-            download(f"{_OFFICIAL_SITE}/{release}/{release}.pth", path)
-        return path
-    path = Path(name).expanduser()
-    if not path.is_file():
-        names = ", ".join([EMBEDDED, *OFFICIAL])
-        raise UnknownBackboneError(
-            f"unknown backbone {name!r}: give one of {names}, or the path of an existing "
-            ".pth or .safetensors file"
-        )
-    return path
-
-
-def download(address: str, path: Path) -> None:
-    """Fetch a file to a temporary name, check its size, then move it into place.
-
-    Raises:
-        WeightsUnavailableError: no connection or a short answer; says how to do it by hand.
-    """
-    try:
-        with replacing(path) as partial, partial.open("wb") as target:
-            _fetch(address, target)
-    except OSError as error:
-        raise WeightsUnavailableError(
-            f"could not download {address} ({error}); fetch it on a machine with network access "
-            f"and put it into {path.parent} as {path.name}"
-        ) from error
-
-
-def _fetch(address: str, target: BinaryIO) -> None:
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        copyfileobj(answer, target)
-        expected = int(answer.headers.get("Content-Length") or -1)
-    if expected not in (-1, target.tell()):
-        raise OSError(f"got {target.tell()} of {expected} bytes")
 
 
 def read_weights(path: Path) -> WeightsFile:

@@ -1,4 +1,4 @@
-"""Loading backbones: key layouts, strictness, safety, names and the cache."""
+"""Loading backbones: key layouts, strictness, safety and names."""
 
 import pickle
 import re
@@ -13,17 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
-from segmodels.dino import load_backbone, weights
+from segmodels.dino import load_backbone
 from segmodels.dino.layouts import official_layout
 from segmodels.dino.pixels import normalised_pixels
+from segmodels.dino.registry import OFFICIAL, UnknownBackboneError
 from segmodels.dino.vit import VisionTransformer, ViTShape
-from segmodels.dino.weights import (
-    OFFICIAL,
-    UnknownBackboneError,
-    WeightsFormatError,
-    WeightsUnavailableError,
-    weights_digest,
-)
+from segmodels.dino.weights import WeightsFormatError, weights_digest
 
 SHAPE = ViTShape(patch_size=8, dim=32, depth=2, num_heads=2, grid=3, hidden_dim=64)
 
@@ -316,31 +311,6 @@ def test_unknown_name_lists_the_known_ones() -> None:
         load_backbone("dino_vits14")
     for name in ("'dino_vits14'", "embedded", *OFFICIAL):
         assert name in str(caught.value)
-
-
-def test_official_weights_come_from_the_cache(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(state, tmp_path / "dino_deitsmall8_300ep_pretrain.pth")
-    backbone = load_backbone("dino_vits8", cache_folder=tmp_path)
-    assert backbone.digest == weights_digest(state)
-    assert (backbone.image_size, backbone.tau, backbone.center_keys) == (480, 0.15, False)
-
-
-def test_offline_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The discard port of this machine: nothing listens there, so the connection fails at once.
-    monkeypatch.setattr(weights, "_OFFICIAL_SITE", "http://127.0.0.1:9")
-    with pytest.raises(WeightsUnavailableError) as caught:
-        load_backbone("dino_vitb8", cache_folder=tmp_path / "cache")
-    message = str(caught.value)
-    assert "dino_vitbase8_pretrain.pth" in message
-    assert str(tmp_path / "cache") in message
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_download_from_a_file_address(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(state, tmp_path / "there.pth")
-    weights.download((tmp_path / "there.pth").as_uri(), tmp_path / "cache" / "here.pth")
-    content = (tmp_path / "cache" / "here.pth").read_bytes()
-    assert content == (tmp_path / "there.pth").read_bytes()
 
 
 def test_embedded_loads_and_extracts() -> None:
