@@ -126,13 +126,13 @@ def parts(options: Options) -> Table:
     keys = widened(vit_keys([photograph], SIZE)[0].reshape(GRID * GRID, -1))
     patch_masks = maskcut(keys, (GRID, GRID)).masks
     coarse = patch_masks.repeat(SIZE // GRID, axis=1).repeat(SIZE // GRID, axis=2)
-    found = refine_patch_masks(photograph, patch_masks, settings())
+    (found,) = refine_patch_masks([photograph], patch_masks[None], settings())
     calls = {
         "decode and resize": lambda: resize_square(read_image(path.parent, path.name), SIZE),
         "three cuts": partial(maskcut, keys, (GRID, GRID)),
         "CRF of three masks": partial(refine_masks, small, coarse),
         "CRF, holes, scores, back to the photograph's size": partial(
-            refine_patch_masks, photograph, patch_masks, settings()
+            refine_patch_masks, [photograph], patch_masks[None], settings()
         ),
         "rows of the table": lambda: [
             mask_row(1, row, mask.mask, score=1.0, source="maskcut", round=0)

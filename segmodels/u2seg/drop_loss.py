@@ -61,7 +61,7 @@ class DropLossBoxHead(Shared2FCBBoxHead):
         super().__init__(*args, **kwargs)
         self.drop_threshold = drop_threshold
 
-    def loss_and_target(  # noqa: PLR0917  (MMDetection's signature)
+    def loss_and_target(
         self,
         cls_score: Tensor,
         bbox_pred: Tensor,

@@ -1,8 +1,9 @@
-"""Masks of one photograph from its keys: MaskCut, the dense CRF, and back to the photograph's size.
+"""Masks of photographs from their keys: MaskCut, the dense CRF, and back to the photograph's size.
 
 CutLER, sec. 3.1, with the constants and the order of its published program.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ from PIL import Image
 
 from kernels.affinity import center_keys
 from kernels.backend import Backend
-from kernels.crf import refine_masks
+from kernels.crf import refine_batch
 from kernels.morphology import fill_holes
-from kernels.ncut import MaskCut, maskcut_batch
+from kernels.ncut import maskcut_batch
 from kernels.overlaps import mask_iou
 from segmodels.dino.pixels import resize_square
 
@@ -58,84 +59,87 @@ class DiscoveredMask:
     repetition: int
 
 
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """What MaskCut found in one photograph.
+
+    Attributes:
+        masks: at most `max_masks`, in the order of their cuts. They may overlap: only the patch
+            masks before refinement are disjoint.
+        dense_fallbacks: cuts that needed the slow dense eigen-solver.
+    """
+
+    masks: list[DiscoveredMask]
+    dense_fallbacks: int
+
+
 def discover_masks(
-    image: np.ndarray, keys: np.ndarray, settings: MaskCutSettings
-) -> list[DiscoveredMask]:
-    """Find a photograph's objects.
+    images: Sequence[np.ndarray], keys: np.ndarray, settings: MaskCutSettings
+) -> list[Discovery]:
+    """Find photographs' objects, each photograph's as if it were alone.
 
     Args:
-        image: (H, W, 3) uint8 RGB, at its own size.
-        keys: (gh, gw, d) float: the patches' keys of the image resized to the working square.
+        images: n photographs, (H, W, 3) uint8 RGB, each at its own size.
+        keys: (n, gh, gw, d) float: the patches' keys of the images resized to the working square.
         settings: The method's constants.
-
-    Returns:
-        At most `settings.max_masks` masks, in the order of their cuts. They may overlap: only the
-        patch masks before refinement are disjoint.
     """
-    if keys.ndim != 3:
-        raise ValueError(f"keys must be (gh, gw, d), got {keys.shape}")
-    (cut,) = cut_patches(keys[None], settings)
-    return refine_patch_masks(image, cut.masks, settings)
-
-
-def cut_patches(keys: np.ndarray, settings: MaskCutSettings) -> list[MaskCut]:
-    """MaskCut on the patch grids of several images of one size.
-
-    Args:
-        keys: (n, gh, gw, d) float.
-        settings: The method's constants.
-
-    Returns:
-        The cuts of each image.
-    """
+    if keys.ndim != 4 or len(keys) != len(images):
+        raise ValueError(f"keys must be ({len(images)}, gh, gw, d), got {keys.shape}")
     keys = keys.astype(np.float32)
     if settings.center_keys:
         keys = np.stack([center_keys(image_keys) for image_keys in keys])
-    return maskcut_batch(
+    cuts = maskcut_batch(
         keys,
         tau=settings.tau,
         eps=settings.eps,
         max_masks=settings.max_masks,
         backend=settings.backend,
     )
+    patch_masks = np.stack([cut.masks for cut in cuts])
+    refined = refine_patch_masks(images, patch_masks, settings)
+    return [Discovery(masks, cut.dense_fallbacks) for masks, cut in zip(refined, cuts, strict=True)]
 
 
 def refine_patch_masks(
-    image: np.ndarray, patch_masks: np.ndarray, settings: MaskCutSettings
-) -> list[DiscoveredMask]:
-    """Refine patch masks on the photograph and bring them to its size.
+    images: Sequence[np.ndarray], patch_masks: np.ndarray, settings: MaskCutSettings
+) -> list[list[DiscoveredMask]]:
+    """Refine patch masks on their photographs and bring them to the photographs' sizes.
 
     Args:
-        image: (H, W, 3) uint8 RGB, at its own size.
-        patch_masks: (max_masks, gh, gw) bool.
+        images: n photographs, (H, W, 3) uint8 RGB, each at its own size.
+        patch_masks: (n, max_masks, gh, gw) bool; a rejected cut is all False and stays so.
         settings: The method's constants.
-
-    Returns:
-        See `discover_masks`.
     """
-    # A rejected cut leaves an empty mask, which no refinement fills.
-    repetitions = np.flatnonzero(patch_masks.any(axis=(1, 2)))
-    coarse = _enlarge(patch_masks[repetitions], settings.image_size)
+    coarse = _enlarge(patch_masks, settings.image_size)
     refined = coarse
     if settings.use_crf:
-        small = resize_square(image, settings.image_size)
-        refined = refine_masks(small, coarse, backend=settings.backend)
-    refined = fill_holes(refined)
+        small = np.stack([resize_square(image, settings.image_size) for image in images])
+        refined = refine_batch(small, coarse, backend=settings.backend)
+    return [
+        _accepted(image, before, fill_holes(after), settings.crf_min_iou)
+        for image, before, after in zip(images, coarse, refined, strict=True)
+    ]
 
+
+def _accepted(
+    image: np.ndarray, coarse: np.ndarray, refined: np.ndarray, min_iou: float
+) -> list[DiscoveredMask]:
+    """The masks (max_masks, size, size) that refinement did not change too much."""
     found = []
-    for repetition, before, after in zip(repetitions, coarse, refined, strict=True):
+    for repetition in np.flatnonzero(coarse.any(axis=(1, 2))):
+        before, after = coarse[repetition], refined[repetition]
         score = float(mask_iou(before[None], after[None])[0, 0])
         mask = _resize_to_photograph(after, image.shape[0], image.shape[1])
-        if score >= settings.crf_min_iou and mask.any():
+        if score >= min_iou and mask.any():
             found.append(DiscoveredMask(mask, score, int(repetition)))
     return found
 
 
 def _enlarge(masks: np.ndarray, size: int) -> np.ndarray:
-    """Nearest-neighbour resizing of (m, gh, gw) to (m, size, size)."""
-    rows = np.arange(size) * masks.shape[1] // size
-    columns = np.arange(size) * masks.shape[2] // size
-    return masks[:, rows[:, None], columns]
+    """Nearest-neighbour resizing of (..., gh, gw) to (..., size, size)."""
+    rows = np.arange(size) * masks.shape[-2] // size
+    columns = np.arange(size) * masks.shape[-1] // size
+    return masks[..., rows[:, None], columns]
 
 
 def _resize_to_photograph(mask: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from segmodels.dino.feature_shards import Features, open_features
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import MASK_SCHEMA, mask_row, write_table
 from segmodels.parallel import map_images
-from segmodels.u2seg.maskcut import MaskCutSettings, cut_patches, refine_patch_masks
+from segmodels.u2seg.maskcut import DiscoveredMask, MaskCutSettings, discover_masks
 
 MASKS_PER_IMAGE_LIMIT = 1000
 # Enough to keep a GPU busy: 2 GB of patch graphs at 3,600 patches.
@@ -92,22 +92,26 @@ def _masks_of(
     batch: list[dict[str, Any]], features: Features, settings: MaskCutSettings
 ) -> list[_ImageMasks]:
     keys = np.stack([features.keys[features.row_of(image["image_id"])] for image in batch])
-    masks = []
-    for image, cut in zip(batch, cut_patches(keys, settings), strict=True):
-        photograph = read_image(image["source"], image["path"])
-        rows = [
-            mask_row(
-                image["image_id"],
-                instance_id_of(image["image_id"], position),
-                found.mask,
-                score=found.score,
-                source="maskcut",
-                round=0,
-            )
-            for position, found in enumerate(refine_patch_masks(photograph, cut.masks, settings))
-        ]
-        masks.append(_ImageMasks(rows, cut.dense_fallbacks))
-    return masks
+    photographs = [read_image(image["source"], image["path"]) for image in batch]
+    found = discover_masks(photographs, keys, settings)
+    return [
+        _ImageMasks(_mask_rows(image["image_id"], discovery.masks), discovery.dense_fallbacks)
+        for image, discovery in zip(batch, found, strict=True)
+    ]
+
+
+def _mask_rows(image_id: int, masks: list[DiscoveredMask]) -> list[dict[str, Any]]:
+    return [
+        mask_row(
+            image_id,
+            instance_id_of(image_id, position),
+            found.mask,
+            score=found.score,
+            source="maskcut",
+            round=0,
+        )
+        for position, found in enumerate(masks)
+    ]
 
 
 def instance_id_of(image_id: int, position: int) -> int:

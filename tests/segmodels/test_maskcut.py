@@ -9,9 +9,14 @@ from PIL import Image
 from kernels.crf import refine_masks
 from kernels.morphology import fill_holes
 from kernels.ncut import maskcut
-from segmodels.u2seg.maskcut import MaskCutSettings, discover_masks
+from segmodels.u2seg.maskcut import MaskCutSettings
+from segmodels.u2seg.maskcut import discover_masks as discover_in_all
 
 SMALL = MaskCutSettings(image_size=48)
+
+
+def discover_masks(image, keys, settings):
+    return discover_in_all([image], keys[None], settings)[0].masks
 
 
 def iou(a, b):
@@ -135,8 +140,25 @@ def test_same_photograph_same_masks():
     assert [mask.mask.tobytes() for mask in first] == [mask.mask.tobytes() for mask in second]
 
 
+def test_photographs_are_treated_as_if_each_were_alone():
+    shown = [
+        photograph(60, 120, slice(20, 40), slice(20, 60)),
+        photograph(48, 48, slice(8, 24), slice(16, 40)),
+    ]
+    images, keys = [each[0] for each in shown], np.stack([each[2] for each in shown])
+
+    together = discover_in_all(images, keys, SMALL)
+
+    for image, image_keys, discovery in zip(images, keys, together, strict=True):
+        alone = discover_masks(image, image_keys, SMALL)
+        assert [found.mask.tobytes() for found in discovery.masks] == [
+            found.mask.tobytes() for found in alone
+        ]
+        assert discovery.dense_fallbacks == 0
+
+
 def test_keys_without_a_grid_are_refused():
-    with pytest.raises(ValueError, match=r"keys must be \(gh, gw, d\), got \(36, 2\)"):
+    with pytest.raises(ValueError, match=r"keys must be \(1, gh, gw, d\), got \(1, 36, 2\)"):
         discover_masks(np.zeros((48, 48, 3), np.uint8), np.ones((36, 2)), SMALL)
 
 
