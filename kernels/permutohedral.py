@@ -59,15 +59,18 @@ class Lattice:
         self, sums: NDArray[np.float32], factor: float, groups: NDArray[np.float32]
     ) -> None:
         """Add factor * filtered values to the sums, both as `in_lanes` arranges them."""
-        arrays = self.corners, self.weights, self.neighbours
-        tables = np.empty((2, self.num_vertices + 1, LANES), np.float32)
         parts = get_num_threads()
+        arrays = self.corners, self.weights, self.neighbours
+        tables = np.empty((min(parts, len(groups)), 2, self.num_vertices + 1, LANES), np.float32)
+        sides = (0,) * self.corners.shape[1]
+        if 1 < parts <= len(groups):
+            _add_groups_in_parallel(sums, np.float32(factor), groups, *arrays, tables, sides)
+            return
         for total, values in zip(sums, groups, strict=True):
             if parts == 1:
-                sides = (0,) * self.corners.shape[1]
-                _add_filtered(total, np.float32(factor), values, *arrays, tables, sides)
+                _add_filtered(total, np.float32(factor), values, *arrays, tables[0], sides)
             else:
-                _add_in_parallel(total, np.float32(factor), values, *arrays, tables, parts)
+                _add_in_parallel(total, np.float32(factor), values, *arrays, tables[0], parts)
 
 
 def in_lanes(channels: NDArray[np.floating], padding: float = 0) -> NDArray[np.float32]:
@@ -241,6 +244,33 @@ def _add_filtered(
         store(sums, point, plus_scaled(load(sums, point), factor, value))
 
 
+@njit(cache=True, nogil=True, parallel=True)
+def _add_groups_in_parallel(
+    sums: NDArray[np.float32],
+    factor: np.float32,
+    groups: NDArray[np.float32],
+    corners: NDArray[np.uint32],
+    weights: NDArray[np.float32],
+    neighbours: NDArray[np.uint32],
+    tables: NDArray[np.float32],
+    sides: tuple[int, ...],
+) -> None:
+    """Do as `_add_filtered` for several groups, each on one thread; room for each thread."""
+    parts = tables.shape[0]
+    for thread in prange(parts):
+        for group in range(thread, groups.shape[0], parts):
+            _add_filtered(
+                sums[group],
+                factor,
+                groups[group],
+                corners,
+                weights,
+                neighbours,
+                tables[thread],
+                sides,
+            )
+
+
 @njit(cache=True, nogil=True)
 def _bound(start: int, stop: int, part: int, parts: int) -> np.uint64:
     """Return where this part of a range begins."""
@@ -258,7 +288,11 @@ def _add_in_parallel(
     tables: NDArray[np.float32],
     parts: int,
 ) -> None:
-    """Do as `_add_filtered` on several threads, to the same bytes."""
+    """Do as `_add_filtered` on several threads, to the same bytes.
+
+    Threads wait for each other some ten times a call, which costs much where other programs use
+    the cores too: with a group or more for each thread, groups are shared out instead.
+    """
     (points, sides), rows = corners.shape, neighbours.shape[1]
     table, spare = tables[0], tables[1]
     store(spare, 0, zero())

@@ -128,12 +128,13 @@ def test_wrong_values_are_refused():
 def test_the_number_of_threads_changes_no_byte():
     threads = numba.config.NUMBA_NUM_THREADS
     features = np.random.default_rng(6).normal(size=(5000, 5)) * 3
-    values = np.random.default_rng(7).normal(size=(5000, 5))
+    for channels in (3, 4 * threads + 1):  # fewer groups than threads, and more
+        values = np.random.default_rng(7).normal(size=(5000, channels))
 
-    alone, together = (run_with_threads(count, features, values) for count in (1, threads))
+        alone, together = (run_with_threads(count, features, values) for count in (1, threads))
 
-    for one, other in zip(alone, together, strict=True):
-        assert one.tobytes() == other.tobytes()
+        for one, other in zip(alone, together, strict=True):
+            assert one.tobytes() == other.tobytes()
 
 
 @pytest.mark.parametrize("parts", [2, 3, 7])
