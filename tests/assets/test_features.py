@@ -1,0 +1,69 @@
+"""The features stage with official weights that a user has put into the cache."""
+
+import hashlib
+
+import dagster as dg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from assets.features import Weights, backbone_choice, dino_features
+from assets.images import InputPaths, images
+from assets.sharding import ShardRunner
+from assets.store import Dataset, Store
+from segmodels.dino.vit import VisionTransformer, ViTShape
+from segmodels.dino.weights import weights_digest
+
+SHAPE = ViTShape(patch_size=8, dim=64, depth=1, num_heads=1, grid=4, hidden_dim=64)
+
+
+@pytest.fixture
+def state(tmp_path):
+    """A small state in the official layout, in the cache under the official file's name."""
+    model = VisionTransformer(SHAPE)
+    model.initialise(torch.Generator().manual_seed(0))
+    (tmp_path / "cache").mkdir()
+    torch.save(model.state_dict(), tmp_path / "cache" / "dino_vitbase8_pretrain.pth")
+    return model.state_dict()
+
+
+def materialise(tmp_path, backbone):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "one.png")
+    store = Store(root=str(tmp_path / "store"), dataset=Dataset(name="one"))
+    config = {
+        "images": {"config": {"sources": [{"images": str(photos)}]}},
+        "dino_features": {"config": {"backbone": backbone, "image_size": 32, "device": "cpu"}},
+    }
+    with dg.instance_for_test() as instance:
+        outcome = dg.materialize(
+            [images, dino_features],
+            resources={
+                "store": store,
+                "inputs": InputPaths(),
+                "weights": Weights(cache_folder=str(tmp_path / "cache")),
+                "shards": ShardRunner(engine="serial"),
+            },
+            run_config={"ops": config},
+            instance=instance,
+            raise_on_error=False,
+        )
+    return store, outcome
+
+
+def test_official_weights_in_the_cache_are_used(state, tmp_path):
+    content = (tmp_path / "cache" / "dino_vitbase8_pretrain.pth").read_bytes()
+    name = f"dino_vitb8@sha256:{hashlib.sha256(content).hexdigest()}"
+    store, outcome = materialise(tmp_path, name)
+    assert outcome.success
+    assert backbone_choice(store).digest == weights_digest(state)
+
+
+@pytest.mark.usefixtures("state")
+def test_weights_with_another_hash_end_the_run_with_a_sentence(tmp_path):
+    _, outcome = materialise(tmp_path, f"dino_vitb8@sha256:{'0' * 64}")
+    failure = outcome.failure_data_for_node("dino_features")
+    assert "correct the hash after @sha256:" in failure.error.cause.message
