@@ -1,7 +1,7 @@
 """SHA-256 of cached files: recorded at first sight, verified ever after.
 
-Nobody publishes hashes of these files, and none is made up here: a user's own counts first, else
-the one that was recorded when the file was first seen. Every use reads the whole file again: that
+None is built in or made up: a user's own counts first, else the one that was recorded when the
+file was first seen. Every use reads the whole file again: that
 takes about a second a gigabyte, less than loading it, and size and date would not tell of a
 damaged disk.
 """
