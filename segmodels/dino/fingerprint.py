@@ -1,9 +1,8 @@
 """SHA-256 of cached files: recorded at first sight, verified ever after.
 
 None is built in or made up: a user's own counts first, else the one that was recorded when the
-file was first seen. Every use reads the whole file again: that
-takes about a second a gigabyte, less than loading it, and size and date would not tell of a
-damaged disk.
+file was first seen. Every use reads the whole file again: that takes about a second a gigabyte,
+less than loading it, and size and date would not tell of a damaged disk.
 """
 
 import hashlib
