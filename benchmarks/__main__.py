@@ -7,7 +7,6 @@ python -m benchmarks --write            and put the tables into docs/performance
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -28,12 +27,14 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repetitions")
+    parser.add_argument(
+        "--data", type=Path, help="real photographs and reference outputs; default: the sample"
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into the docs")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"unknown benchmark {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
-    data = os.environ.get("EXNIHILO_TEST_DATA")
-    options = Options(quick=given.quick, data=Path(data) if data else None)
+    options = Options(quick=given.quick, data=given.data)
 
     about = description()
     print(about, flush=True)
