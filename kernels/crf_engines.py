@@ -11,13 +11,13 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
-from numba import get_num_threads
 from numpy.typing import NDArray
 
 from kernels.backend import ResolvedBackend, array_module, to_numpy
 from kernels.crf_marginals import softmax, tanh_half
 from kernels.permutohedral import build_lattice, from_lanes, in_lanes, normalise_symmetrically
 from kernels.permutohedral_arrays import build_normalised_lattice
+from kernels.permutohedral_threads import claimed_threads
 
 
 class Filter(Protocol):
@@ -80,11 +80,13 @@ def _build_on_host(features: NDArray[np.float32], images: int) -> Filter:
 
 
 def _spins_on_host(odds: NDArray[np.float32]) -> None:
-    tanh_half(odds.reshape(-1), get_num_threads())
+    with claimed_threads() as parts:
+        tanh_half(odds.reshape(-1), parts)
 
 
 def _marginals_on_host(scores: NDArray[np.float32]) -> None:
-    softmax(scores, get_num_threads())
+    with claimed_threads() as parts:
+        softmax(scores, parts)
 
 
 HOST = Engine(_build_on_host, in_lanes, from_lanes, _spins_on_host, _marginals_on_host)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from numpy.typing import NDArray
 
 from kernels.permutohedral_embedding import embed, packing
 from kernels.permutohedral_lanes import LANES, load, plus, plus_scaled, store, zero
+from kernels.permutohedral_threads import claimed_threads
 from kernels.permutohedral_vertices import find_neighbours, number_vertices
 
 
@@ -59,18 +60,30 @@ class Lattice:
         self, sums: NDArray[np.float32], factor: float, groups: NDArray[np.float32]
     ) -> None:
         """Add factor * filtered values to the sums, both as `in_lanes` arranges them."""
-        parts = get_num_threads()
+        wanted = (len(groups), len(self.corners), LANES)
+        if groups.shape != wanted or sums.shape != wanted:
+            raise ValueError(f"groups and sums must be {wanted}, got {groups.shape}, {sums.shape}")
+        with claimed_threads() as parts:
+            self._add_with(sums, np.float32(factor), groups, parts)
+
+    def _add_with(
+        self,
+        sums: NDArray[np.float32],
+        factor: np.float32,
+        groups: NDArray[np.float32],
+        parts: int,
+    ) -> None:
         arrays = self.corners, self.weights, self.neighbours
         tables = np.empty((min(parts, len(groups)), 2, self.num_vertices + 1, LANES), np.float32)
         sides = (0,) * self.corners.shape[1]
         if 1 < parts <= len(groups):
-            _add_groups_in_parallel(sums, np.float32(factor), groups, *arrays, tables, sides)
+            _filter_groups_in_parallel(sums, factor, groups, *arrays, tables, sides)
             return
         for total, values in zip(sums, groups, strict=True):
             if parts == 1:
-                _add_filtered(total, np.float32(factor), values, *arrays, tables[0], sides)
+                _filter_group(total, factor, values, *arrays, tables[0], sides)
             else:
-                _add_in_parallel(total, np.float32(factor), values, *arrays, tables[0], parts)
+                _filter_group_in_parallel(total, factor, values, *arrays, tables[0], parts)
 
 
 def in_lanes(channels: NDArray[np.floating], padding: float = 0) -> NDArray[np.float32]:
@@ -108,11 +121,12 @@ def build_lattice(features: NDArray[np.floating]) -> Lattice:
         raise ValueError("features must be finite, got NaN or infinity")
     # A point's number is sorted together with its code.
     strides, origins, bits = packing(lowest, highest, columns.shape[1].bit_length())
-    parts = get_num_threads()
-    codes, weights = embed(columns, strides, origins, parts)
+    with claimed_threads() as parts:
+        codes, weights = embed(columns, strides, origins, parts)
+        corners, firsts = number_vertices(codes, bits, parts)
+        neighbours = find_neighbours(codes, firsts, strides, parts)
     weights *= np.sqrt(gain(len(columns)))
-    corners, firsts = number_vertices(codes, bits, parts)
-    return Lattice(corners, weights, find_neighbours(codes, firsts, strides, parts))
+    return Lattice(corners, weights, neighbours)
 
 
 def normalise_symmetrically(lattice: Lattice) -> Lattice:
@@ -210,7 +224,7 @@ def _slice(
 
 
 @njit(cache=True, nogil=True)
-def _add_filtered(
+def _filter_group(
     sums: NDArray[np.float32],
     factor: np.float32,
     values: NDArray[np.float32],
@@ -220,7 +234,7 @@ def _add_filtered(
     tables: NDArray[np.float32],
     sides: tuple[int, ...],
 ) -> None:
-    """Splat, blur and slice on one thread.
+    """Splat, blur and slice one group on one thread, onto the sums.
 
     `tables` is room for the vertices, (2, vertices + 1, LANES). Of `sides` only the length counts:
     a tuple's is known to the compiler, which then unrolls the loops over corners.
@@ -245,7 +259,7 @@ def _add_filtered(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _add_groups_in_parallel(
+def _filter_groups_in_parallel(
     sums: NDArray[np.float32],
     factor: np.float32,
     groups: NDArray[np.float32],
@@ -255,11 +269,11 @@ def _add_groups_in_parallel(
     tables: NDArray[np.float32],
     sides: tuple[int, ...],
 ) -> None:
-    """Do as `_add_filtered` for several groups, each on one thread; room for each thread."""
+    """Do as `_filter_group` for several groups, each on one thread; room for each thread."""
     parts = tables.shape[0]
     for thread in prange(parts):
         for group in range(thread, groups.shape[0], parts):
-            _add_filtered(
+            _filter_group(
                 sums[group],
                 factor,
                 groups[group],
@@ -278,7 +292,7 @@ def _bound(start: int, stop: int, part: int, parts: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _add_in_parallel(
+def _filter_group_in_parallel(
     sums: NDArray[np.float32],
     factor: np.float32,
     values: NDArray[np.float32],
@@ -288,7 +302,7 @@ def _add_in_parallel(
     tables: NDArray[np.float32],
     parts: int,
 ) -> None:
-    """Do as `_add_filtered` on several threads, to the same bytes.
+    """Do as `_filter_group` on several threads, to the same bytes.
 
     Threads wait for each other some ten times a call, which costs much where other programs use
     the cores too: with a group or more for each thread, groups are shared out instead.

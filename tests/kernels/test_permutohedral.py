@@ -120,8 +120,11 @@ def test_wrong_features_are_refused(features, message):
 
 
 def test_wrong_values_are_refused():
+    lattice = build_lattice(np.eye(3))
     with pytest.raises(ValueError, match="values must have 3 rows"):
-        build_lattice(np.eye(3)).filter(np.ones((2, 1)))
+        lattice.filter(np.ones((2, 1)))
+    with pytest.raises(ValueError, match="groups and sums must be"):
+        lattice.add_filtered(np.zeros((1, 3, 4), np.float32), 1, np.zeros((1, 2, 4), np.float32))
 
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS == 1, reason="this machine has one thread")
