@@ -7,16 +7,16 @@ can change any more.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kernels.backend import Backend
 from kernels.kmeans_lloyd import Labels, lloyd, own_distances
 from kernels.kmeans_mini_batch import mini_batch_centroids
-from kernels.kmeans_nearest import two_nearest_on
-from kernels.kmeans_points import Points, Rows, survey
+from kernels.kmeans_points import Points, Rows, Survey, survey
 from kernels.kmeans_start import Init, first_centroids
+from kernels.kmeans_threads import BlockThreads, block_threads
 
 
 @dataclass(frozen=True)
@@ -85,29 +85,36 @@ def kmeans(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if isinstance(points, Iterator):
         raise TypeError("points must be an array or a re-iterable of batches, got an iterator")
-    two_nearest = two_nearest_on(backend)
-    seen = survey(points)
-
-    best: KMeansResult | None = None
-    for restart in range(restarts):
-        start_seed = [seed, restart] if restart else seed
-        centroids = first_centroids(points, seen, k, init=init, seed=start_seed)
-        passes = 0
-        if mini_batch:
-            centroids, passes = mini_batch_centroids(
-                points, seen, centroids, two_nearest, rows=mini_batch, passes=iterations
-            )
-        found = lloyd(points, seen, centroids, 1 if mini_batch else iterations, two_nearest)
-        distances = own_distances(points, seen.mean, found.centroids, found.labels)
-        inertia = float((distances.astype(np.float64) ** 2).sum())
-        if best is None or inertia < best.inertia:
-            best = KMeansResult(
-                labels=found.labels,
-                centroids=found.centroids + seen.mean,
-                distances=distances,
-                inertia=inertia,
-                reseeded=found.reseeded,
-                iterations=passes + found.iterations,
-            )
+    with block_threads(backend) as threads:
+        seen = survey(points)
+        best: KMeansResult | None = None
+        for restart in range(restarts):
+            start_seed = [seed, restart] if restart else seed
+            centroids = first_centroids(points, seen, k, init=init, seed=start_seed)
+            passes = 0
+            if mini_batch:
+                centroids, passes = mini_batch_centroids(
+                    points, seen, centroids, threads.search, rows=mini_batch, passes=iterations
+                )
+            rounds = 1 if mini_batch else iterations
+            result = _settled(points, seen, centroids, rounds, threads)
+            if best is None or result.inertia < best.inertia:
+                best = replace(result, iterations=passes + result.iterations)
     assert best is not None
     return best
+
+
+def _settled(
+    points: Points, seen: Survey, centroids: Rows, iterations: int, threads: BlockThreads
+) -> KMeansResult:
+    """Run plain iterations and measure what they end with."""
+    found = lloyd(points, seen, centroids, iterations, threads)
+    distances = own_distances(points, seen.mean, found.centroids, found.labels, threads)
+    return KMeansResult(
+        labels=found.labels,
+        centroids=found.centroids + seen.mean,
+        distances=distances,
+        inertia=float((distances.astype(np.float64) ** 2).sum()),
+        reseeded=found.reseeded,
+        iterations=found.iterations,
+    )

@@ -12,8 +12,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kernels.kmeans_nearest import TwoNearest
-from kernels.kmeans_points import Points, Rows, Survey, centred_blocks, gather
+from kernels.kmeans_nearest import Nearest, TwoNearest
+from kernels.kmeans_points import Points, Rows, Survey, gather
+from kernels.kmeans_threads import BlockThreads
 
 Labels = NDArray[np.int32]
 
@@ -29,16 +30,17 @@ class Clusters:
 
 
 def lloyd(
-    points: Points, survey: Survey, centroids: Rows, iterations: int, two_nearest: TwoNearest
+    points: Points, survey: Survey, centroids: Rows, iterations: int, threads: BlockThreads
 ) -> Clusters:
     """Iterate from first centroids, given and returned around the mean."""
     state = _State(len(survey.fingerprints), centroids.shape)
     reseeded = round_ = 0
     for round_ in range(1, iterations + 1):  # noqa: B007
-        _assign(points, survey.mean, centroids, state, two_nearest)
+        _assign(points, survey.mean, centroids, state, threads)
         empty = np.flatnonzero(state.counts == 0)
         if len(empty):
-            _reseed(points, survey, centroids, empty, state)
+            distances = own_distances(points, survey.mean, centroids, state.labels, threads)
+            _reseed(points, survey, distances, empty, state)
             reseeded += len(empty)
         previous = centroids
         centroids = (state.sums / state.counts[:, None]).astype(np.float32)
@@ -63,43 +65,37 @@ class _State:
 
 
 def _assign(
-    points: Points,
-    mean: Rows,
-    centroids: Rows,
-    state: _State,
-    two_nearest: TwoNearest,
+    points: Points, mean: Rows, centroids: Rows, state: _State, threads: BlockThreads
 ) -> None:
     """Bring labels, bounds and sums up to date in one pass."""
-    everything = bool(state.moved.all())
     searched = np.flatnonzero(state.moved).astype(np.int32)
     nearby = centroids[searched]
-    start = 0
-    for block in centred_blocks(points, mean):
-        here = slice(start, start + len(block))
-        start += len(block)
-        own, bound = state.labels[here], state.bound[here]
+
+    def search(block: Rows, here: slice, two_nearest: TwoNearest) -> Nearest:
         labels, least, second = two_nearest(block, nearby)
-        if everything:
-            bound[:] = second
-        else:
-            labels = searched[labels]
-            stood = ~state.moved[own]
-            unsure = np.flatnonzero(~stood & (least >= bound))
-            kept = np.where(stood, state.least[here], np.inf)
-            keep = (kept < least) | ((kept == least) & (own < labels))
-            np.minimum(bound, np.where(keep, least, np.minimum(second, kept)), out=bound)
-            labels, least = np.where(keep, own, labels), np.where(keep, kept, least)
-            if len(unsure):
-                labels[unsure], least[unsure], bound[unsure] = two_nearest(block[unsure], centroids)
-        _move(block, own, labels, state.sums, state.counts)
-        state.labels[here], state.least[here] = labels, least
+        if len(nearby) == len(centroids):
+            return labels, least, second
+        labels = searched[labels]
+        own, bound = state.labels[here], state.bound[here]
+        stood = ~state.moved[own]
+        unsure = np.flatnonzero(~stood & (least >= bound))
+        kept = np.where(stood, state.least[here], np.inf)
+        keep = (kept < least) | ((kept == least) & (own < labels))
+        bound = np.minimum(bound, np.where(keep, least, np.minimum(second, kept)))
+        labels, least = np.where(keep, own, labels), np.where(keep, kept, least)
+        if len(unsure):
+            labels[unsure], least[unsure], bound[unsure] = two_nearest(block[unsure], centroids)
+        return labels, least, bound
+
+    for here, block, (labels, least, bound) in threads.run(points, mean, search):
+        _move(block, state.labels[here], labels, state.sums, state.counts)
+        state.labels[here], state.least[here], state.bound[here] = labels, least, bound
 
 
 def _reseed(
-    points: Points, survey: Survey, centroids: Rows, empty: NDArray[np.int64], state: _State
+    points: Points, survey: Survey, distances: Rows, empty: NDArray[np.int64], state: _State
 ) -> None:
     """Give each empty cluster the point farthest from its centroid, no two of them equal."""
-    distances = own_distances(points, survey.mean, centroids, state.labels)
     rows = farthest(distances, state.labels, state.counts, survey.fingerprints, len(empty))
     before = state.labels[rows]
     state.labels[rows] = empty
@@ -133,14 +129,19 @@ def farthest(
     return np.array(rows)
 
 
-def own_distances(points: Points, mean: Rows, centroids: Rows, labels: Labels) -> Rows:
+def own_distances(
+    points: Points, mean: Rows, centroids: Rows, labels: Labels, threads: BlockThreads
+) -> Rows:
     """Return the (n,) float32 distances of points to their centroids."""
-    distances, start = np.empty(len(labels), np.float32), 0
-    for block in centred_blocks(points, mean):
-        here = slice(start, start + len(block))
+
+    def measure(block: Rows, here: slice, _: TwoNearest) -> Rows:
         block -= centroids[labels[here]]
-        distances[here] = np.sqrt(np.einsum("nd,nd->n", block, block))
-        start += len(block)
+        lengths: Rows = np.sqrt(np.einsum("nd,nd->n", block, block))
+        return lengths
+
+    distances = np.empty(len(labels), np.float32)
+    for here, _, found in threads.run(points, mean, measure):
+        distances[here] = found
     return distances
 
 

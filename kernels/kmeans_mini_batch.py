@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from kernels.kmeans_lloyd import Labels, farthest
 from kernels.kmeans_nearest import TwoNearest
-from kernels.kmeans_points import Points, Rows, Survey, centred_blocks, gather
+from kernels.kmeans_points import Points, Rows, Survey, blocks, gather
 
 # The passes end with the first one that lowers the inertia by less than this share.
 _LEAST_GAIN = 1e-3
@@ -35,7 +35,8 @@ def mini_batch_centroids(
     before, pass_ = np.inf, 0
     for pass_ in range(1, passes + 1):  # noqa: B007
         got, start = np.zeros_like(weights), 0
-        for block in centred_blocks(points, survey.mean, rows):
+        for batch in blocks(points, rows):
+            block = batch - survey.mean
             here = slice(start, start + len(block))
             start += len(block)
             current = means.astype(np.float32)

@@ -25,14 +25,9 @@ there is no second centroid. Of equally near centroids the first one counts.
 TwoNearest = Callable[[Rows, Rows], Nearest]
 """Search of (n, d) float32 rows among (k, d) float32 centroids."""
 
-# OpenBLAS cuts sums over more columns than the first number, by other rules with one thread than
-# with several; the rules agree for multiples of the second.
-_UNCUT_WIDTH = 128
-_WIDTH_STEP = 64
 
-
-def two_nearest_on(backend: Backend) -> TwoNearest:
-    """Return the search that runs on a backend; "auto" is the GPU where faiss sees one.
+def gpu_search(backend: Backend) -> TwoNearest | None:
+    """Return faiss's search on a GPU where it is wanted and there is one, None for the CPU.
 
     Raises:
         BackendUnavailableError: "gpu" was asked for and there is none.
@@ -41,14 +36,14 @@ def two_nearest_on(backend: Backend) -> TwoNearest:
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be 'auto', 'cpu' or 'gpu', got {backend!r}")
     if backend == "cpu":
-        return OnCpu()
+        return None
     obstacle = _gpu_obstacle()
     if obstacle is None:
         import faiss
 
         return by_faiss(partial(faiss.knn_gpu, faiss.StandardGpuResources()))
     if backend == "auto":
-        return OnCpu()
+        return None
     raise BackendUnavailableError(
         f"backend='gpu' cannot run here ({obstacle}): install the `gpu` extra in place of "
         "faiss-cpu on a machine with a CUDA device, or use backend='auto' or 'cpu'."
@@ -72,25 +67,11 @@ class OnCpu:
 
     def _products(self, centroids: Rows, rows: Rows) -> Rows:
         """Return (centroids, rows) inner products, in memory that the next call uses again."""
-        height, width = len(centroids), len(rows)
-        centroids, rows = thread_proof(centroids), thread_proof(rows)
         size = len(centroids) * len(rows)
         if len(self._memory) < size:
             self._memory = np.empty(size, np.float32)
         out = self._memory[:size].reshape(len(centroids), len(rows))
-        return np.matmul(centroids, rows.T, out=out)[:height, :width]
-
-
-def thread_proof(factor: Rows) -> Rows:
-    """Extend a factor to a shape that BLAS multiplies alike with any number of threads.
-
-    A single row or column is multiplied by other code than several.
-    """
-    height, width = factor.shape
-    spare = -width % _WIDTH_STEP if width > _UNCUT_WIDTH else 0
-    if height > 1 and not spare:
-        return factor
-    return np.pad(factor, ((0, height == 1), (0, spare)))
+        return np.matmul(centroids, rows.T, out=out)
 
 
 @njit(cache=True, nogil=True)

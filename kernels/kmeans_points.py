@@ -61,18 +61,6 @@ def blocks(points: Points, rows: int | None = None) -> Iterator[Rows]:
         yield np.concatenate(held)
 
 
-def centred_blocks(points: Points, mean: Rows, rows: int | None = None) -> Iterator[Rows]:
-    """Yield the blocks less the mean row, each in memory that the next one uses again.
-
-    Distances are taken around the mean: far from the origin float32 would lose them.
-    """
-    memory = np.empty((0, len(mean)), np.float32)
-    for block in blocks(points, rows):
-        if len(memory) < len(block):
-            memory = np.empty_like(block)
-        yield np.subtract(block, mean, out=memory[: len(block)])
-
-
 def survey(points: Points) -> Survey:
     """Read the points once.
 

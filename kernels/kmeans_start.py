@@ -7,7 +7,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kernels.errors import TooFewPointsError
-from kernels.kmeans_nearest import thread_proof
 from kernels.kmeans_points import Points, Rows, Survey, gather
 
 Init = Literal["random", "k-means++"]
@@ -72,7 +71,7 @@ def _plus_plus(
     """
     candidates = 2 + int(np.log(k))
     # Laid out by columns: BLAS multiplies a few rows with that at twice the speed.
-    columns = np.ascontiguousarray(thread_proof(sample).T)
+    columns = np.ascontiguousarray(sample.T)
     squares = np.einsum("nd,nd->n", sample, sample)
     closest = np.full(len(sample), np.inf, np.float32)
     chosen: list[int] = []
@@ -84,7 +83,7 @@ def _plus_plus(
         reached = np.cumsum(weights)
         drawn = np.searchsorted(reached, random.random(candidates) * reached[-1], side="right")
         drawn = np.minimum(drawn, np.flatnonzero(weights)[-1])
-        squared = columns[:, drawn].T @ columns[:, : len(sample)]
+        squared = columns[:, drawn].T @ columns
         inertia = _inertias(squared, squares, squares[drawn], closest, counts)
         best = int(inertia.argmin())
         chosen.append(int(drawn[best]))

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -15,6 +16,7 @@ from kernels.kmeans_lloyd import lloyd as lloyd_until_settled
 from kernels.kmeans_nearest import OnCpu, by_faiss
 from kernels.kmeans_points import survey
 from kernels.kmeans_start import first_centroids
+from kernels.kmeans_threads import BlockThreads
 
 THREADS = """
 import hashlib, numpy as np
@@ -225,8 +227,11 @@ def test_the_search_by_faiss_agrees_with_our_own(k):
     points = np.random.default_rng(8).normal(size=(3000, 16)).astype(np.float32)
     seen = survey(points)
     first = first_centroids(points, seen, k, init="random", seed=0)
-    ours = lloyd_until_settled(points, seen, first, 100, OnCpu())
-    theirs = lloyd_until_settled(points, seen, first, 100, by_faiss(faiss.knn))
+    with ThreadPoolExecutor(2) as pool:
+        ours, theirs = (
+            lloyd_until_settled(points, seen, first, 100, BlockThreads(pool, searches))
+            for searches in ([OnCpu(), OnCpu(), OnCpu()], [by_faiss(faiss.knn)])
+        )
     np.testing.assert_array_equal(ours.labels, theirs.labels)
     np.testing.assert_array_equal(ours.centroids, theirs.centroids)
 

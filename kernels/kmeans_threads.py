@@ -1,0 +1,95 @@
+"""Blocks searched side by side, each in one thread, with results in the order of the blocks.
+
+BLAS is held to one thread meanwhile: the bits of its products would otherwise depend on how many
+share the work, and its threads wait for each other at every small product.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+
+from kernels.backend import Backend
+from kernels.kmeans_nearest import OnCpu, TwoNearest, gpu_search
+from kernels.kmeans_points import Points, Rows, blocks
+
+Result = TypeVar("Result")
+Work = Callable[[Rows, slice, TwoNearest], Result]
+"""Called in a thread with a block around the mean, its rows' place, and a search of its own."""
+
+# How many threads BLAS may use belongs to the whole process.
+_ALONE = threading.RLock()
+
+
+@contextmanager
+def block_threads(backend: Backend) -> Iterator["BlockThreads"]:
+    """Hold as many threads as BLAS would use, or one that feeds the GPU.
+
+    Raises:
+        BackendUnavailableError: "gpu" was asked for and there is none.
+        ValueError: Any other word than the three.
+    """
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    search = gpu_search(backend)
+    with _ALONE:
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads = max(pools, default=1) if search is None else 1
+        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+            # One more than threads, as the block whose result is being used is still needed.
+            searches = [search or OnCpu() for _ in range(threads + 1)]
+            yield BlockThreads(pool, searches)
+
+
+class BlockThreads:
+    """Threads, and as many searches as there may be blocks under way."""
+
+    def __init__(self, pool: ThreadPoolExecutor, searches: list[TwoNearest]) -> None:
+        self._pool = pool
+        self._desks = [_Desk(search) for search in searches]
+
+    @property
+    def search(self) -> TwoNearest:
+        """A search for use outside `run`."""
+        return self._desks[0].search
+
+    def run(
+        self, points: Points, mean: Rows, work: Work[Result]
+    ) -> Iterator[tuple[slice, Rows, Result]]:
+        """Yield every block's place, the block around the mean, and what `work` made of it.
+
+        A block lies in memory that is used again once the next one is asked for.
+        """
+        free = list(self._desks)
+        waiting: deque[tuple[slice, _Desk, Future[tuple[Rows, Result]]]] = deque()
+        start = 0
+        for block in blocks(points):
+            if not free:
+                here, desk, future = waiting.popleft()
+                yield here, *future.result()
+                free.append(desk)
+            here = slice(start, start + len(block))
+            start = here.stop
+            desk = free.pop()
+            waiting.append((here, desk, self._pool.submit(desk.do, work, block, mean, here)))
+        for here, _, future in waiting:
+            yield here, *future.result()
+
+
+class _Desk:
+    """What one block at a time is worked on with."""
+
+    def __init__(self, search: TwoNearest) -> None:
+        self.search = search
+        self._memory: Rows = np.empty((0, 0), np.float32)
+
+    def do(self, work: Work[Result], block: Rows, mean: Rows, here: slice) -> tuple[Rows, Result]:
+        # Distances are taken around the mean: far from the origin float32 would lose them.
+        if len(self._memory) < len(block) or self._memory.shape[1] != block.shape[1]:
+            self._memory = np.empty_like(block)
+        centred = np.subtract(block, mean, out=self._memory[: len(block)])
+        return centred, work(centred, here, self.search)
