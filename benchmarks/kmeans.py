@@ -3,8 +3,9 @@
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from kernels.kmeans_start import first_centroids
 from kernels.kmeans_threads import block_threads
 
 Points = NDArray[np.float32]
+Result = TypeVar("Result")
 _ROUNDS = 20
 
 
@@ -97,36 +99,48 @@ def faiss_assignment(points: Points, centroids: Points) -> object:
 def against_peers(embeddings: Points, codes: Points, k: int) -> Table:
     """Whole runs from the same first centroids, with as many iterations as ours needs."""
     rows = []
-    for points, clusters in ((embeddings, k), (codes[: len(codes) // 4], 27)):
+    for points, clusters in ((embeddings, k), (codes[: len(codes) // 8], 27)):
         ours = kmeans(points, clusters, seed=0, iterations=_ROUNDS)
         first = first_centroids(points, survey(points), clusters, init="random", seed=0)
         first += survey(points).mean
         alternatives: dict[str, Callable[[], float]] = {
-            "ours": lambda p=points, c=clusters: kmeans(p, c, seed=0, iterations=_ROUNDS).inertia,
+            "ours": partial(our_inertia, points, clusters),
             "faiss.Kmeans": partial(faiss_kmeans, points, first, ours.iterations),
         }
         if has_sklearn():
             alternatives["scikit-learn"] = partial(sklearn_kmeans, points, first, ours.iterations)
-        timed = time_each(alternatives, repeats=3, warm_up=False)
-        own = timed["ours"].median
-        for name, call in alternatives.items():
-            seconds = timed[name].median
-            rows.append(
-                [
-                    f"{shape_of(points)}, k {clusters}",
-                    name,
-                    str(ours.iterations),
-                    spelled(seconds),
-                    f"{seconds / own:.1f} x",
-                    f"{call() / ours.inertia:.4f}",
-                ]
-            )
+        timed = timed_with(alternatives, 2)
+        rows += [
+            [
+                f"{shape_of(points)}, k {clusters}",
+                name,
+                str(ours.iterations),
+                spelled(seconds),
+                f"{seconds / timed['ours'][0]:.1f} x",
+                f"{inertia / ours.inertia:.4f}",
+            ]
+            for name, (seconds, inertia) in timed.items()
+        ]
     return Table(
         "Whole runs from the same random points as first centroids (Lloyd's algorithm everywhere, "
         "one start). Inertia is relative to ours.",
         ["points", "", "iterations", "time", "ratio", "inertia"],
         rows,
     )
+
+
+def timed_with(
+    ways: Mapping[str, Callable[[], Result]], repeats: int
+) -> dict[str, tuple[float, Result]]:
+    """Median seconds of each way, timed in turns, and what its last call returned."""
+    found: dict[str, Result] = {}
+
+    def keep(name: str) -> None:
+        found[name] = ways[name]()
+
+    calls = {name: partial(keep, name) for name in ways}
+    timed = time_each(calls, repeats=repeats, warm_up=False)
+    return {name: (timed[name].median, found[name]) for name in ways}
 
 
 def has_sklearn() -> bool:
@@ -136,6 +150,11 @@ def has_sklearn() -> bool:
     except ImportError:
         return False
     return True
+
+
+def our_inertia(points: Points, k: int) -> float:
+    """Inertia of ours."""
+    return kmeans(points, k, seed=0, iterations=_ROUNDS).inertia
 
 
 def sklearn_kmeans(points: Points, first: Points, iterations: int) -> float:
@@ -197,13 +216,9 @@ def growth_with_points(points: Points, k: int) -> Table:
 
 def timed_run(points: Points, k: int) -> tuple[KMeansResult, float]:
     """A run and its median time of two."""
-    found: list[KMeansResult] = []
-
-    def once() -> None:
-        found.append(kmeans(points, k, seed=0, iterations=_ROUNDS))
-
-    seconds = time_each({"ours": once}, repeats=2, warm_up=False)["ours"].median
-    return found[0], seconds
+    run_once = partial(kmeans, points, k, seed=0, iterations=_ROUNDS)
+    seconds, result = timed_with({"ours": run_once}, 2)["ours"]
+    return result, seconds
 
 
 def starts(points: Points, k: int) -> Table:
@@ -214,20 +229,14 @@ def starts(points: Points, k: int) -> Table:
         "k-means++": partial(kmeans, points, k, seed=0, init="k-means++"),
         "k-means++, 5 restarts": partial(kmeans, points, k, seed=0, init="k-means++", restarts=5),
     }
-    timed = time_each(ways, repeats=2, warm_up=False)
-    results = {name: way() for name, way in ways.items()}
-    base = results["random"].inertia
+    timed = timed_with(ways, 2)
+    base = timed["random"][1].inertia
     return Table(
         f"Starts, on {shape_of(points)} with {k} clusters. Inertia is relative to the first row.",
         ["start", "iterations", "time", "inertia"],
         [
-            [
-                name,
-                str(results[name].iterations),
-                spelled(timed[name].median),
-                f"{results[name].inertia / base:.4f}",
-            ]
-            for name in ways
+            [name, str(result.iterations), spelled(seconds), f"{result.inertia / base:.4f}"]
+            for name, (seconds, result) in timed.items()
         ],
     )
 
@@ -240,15 +249,12 @@ def mini_batches(points: Points, k: int) -> Table:
     }
     if has_sklearn():
         ways["scikit-learn's MiniBatchKMeans"] = partial(sklearn_mini_batch, points, k)
-    rows, base = [], 0.0
-    for name, way in ways.items():
-        found: list[tuple[float, int]] = []
-        seconds = time_each({name: lambda w=way, f=found: f.append(w())}, repeats=1, warm_up=False)[
-            name
-        ].median
-        inertia, passes = found[0]
-        base = base or inertia
-        rows.append([name, str(passes), spelled(seconds), f"{inertia / base:.4f}"])
+    timed = timed_with(ways, 1)
+    base = timed["all points"][1][0]
+    rows = [
+        [name, str(passes), spelled(seconds), f"{inertia / base:.4f}"]
+        for name, (seconds, (inertia, passes)) in timed.items()
+    ]
     return Table(
         f"Pixel-level counts: {shape_of(points)}, {k} clusters, random start, batches of 4,096 "
         "consecutive points. Inertia is relative to the first row.",
