@@ -105,8 +105,9 @@ def _pretrain(
         tau=choices.tau,
         center_keys=choices.center_keys,
     )
-    for decoded in folder.glob("photos-*.rgb"):
-        decoded.unlink()
+    for pattern in ("photos-*.rgb", "salient-*.bool"):
+        for derived in folder.glob(pattern):
+            derived.unlink()
     lines = (folder / PROGRESS).read_text().splitlines() if (folder / PROGRESS).exists() else []
     points = [json.loads(line) for line in lines]
     return {"progress": [{"step": p["step"] + 1, "loss": p["loss"]} for p in points][-200:]}

@@ -46,6 +46,20 @@ def multicrop(
     return globals_, locals_
 
 
+def whole_views(
+    photos: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
+) -> Views:
+    """Cut one view of nearly all of each photograph.
+
+    Args:
+        photos: (b, 3, S, S) float32 in [0, 1].
+        size: side of the views, px.
+        scale: their share of the photograph's area.
+        generator: source of every random draw.
+    """
+    return _views(photos, 1, size, scale, generator)
+
+
 def patch_points(frames: Tensor, grid: int) -> Tensor:
     """Centres of a crop's patches in the photograph's coordinates.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from segmodels.dino.photos import cached_photos
+from segmodels.dino.salient import cached_saliency
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.trainer import StepReport, Trainer
 
@@ -46,7 +47,10 @@ def pretrain(
         CheckpointMismatchError: `out` holds the checkpoint of a run with other settings.
     """
     checkpoint = out / CHECKPOINT
-    trainer = Trainer(settings, cached_photos(images, out, settings.photo_size), device)
+    photos = cached_photos(images, out, settings.photo_size)
+    cells = settings.saliency.cells
+    salient = cached_saliency(photos, out / f"salient-{cells}-{len(photos)}.bool", cells, say)
+    trainer = Trainer(settings, photos, salient, device)
     if checkpoint.is_file():
         trainer.resume(checkpoint)
         say(f"continuing at step {trainer.step}")
@@ -79,7 +83,8 @@ def _tell(
     health = report.collapse
     say(
         f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} "
-        f"(cls {report.cls_loss:.3f}, patch {report.patch_loss:.3f}) "
+        f"(cls {report.cls_loss:.3f}, patch {report.patch_loss:.3f}, "
+        f"saliency {report.saliency_loss:.3f}) "
         f"sharpness {health.sharpness:.2f} spread {health.spread:.2f} rank {health.rank:.1f} "
         f"{speed:.0f} photos/s"
     )

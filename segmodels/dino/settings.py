@@ -17,6 +17,27 @@ class CropSettings:
 
 
 @dataclass(frozen=True)
+class SaliencySettings:
+    """The loss that makes the keys of what stands out unlike those of its surroundings.
+
+    Attributes:
+        weight: of this loss beside DINO's; 0 leaves it out.
+        view_size: side of the nearly whole views that it looks at, px.
+        view_scale: their share of the photograph's area.
+        tau: cosine of two keys at which they count as undecided; MaskCut's threshold.
+        temperature: how far from it, in cosine, they count as decided.
+        cells: the photograph's saliency is found on cells x cells squares.
+    """
+
+    weight: float = 1.0
+    view_size: int = 112
+    view_scale: tuple[float, float] = (0.7, 1.0)
+    tau: float = 0.15
+    temperature: float = 0.25
+    cells: int = 14
+
+
+@dataclass(frozen=True)
 class PretrainSettings:
     """One pre-training run; every random draw is a function of `seed` and the step alone.
 
@@ -32,6 +53,7 @@ class PretrainSettings:
         prototypes: output width of the CLS head and of the patch head.
         student_keep: share of a global crop's patches the student sees (MSN, Assran et al. 2022);
             1 is plain DINO.
+        saliency: the loss on keys of salient and other patches.
         patch_weight: weight of the local alignment loss between keys of corresponding patches;
             0 is plain DINO.
         frozen_epochs: how long the prototypes stay as drawn; DINO's 1 needs far smaller learning
@@ -45,6 +67,7 @@ class PretrainSettings:
     depth: int = 6
     num_heads: int = 3
     crops: CropSettings = field(default_factory=CropSettings)
+    saliency: SaliencySettings = field(default_factory=SaliencySettings)
     photo_size: int = 112
     batch_size: int = 32
     steps: int = 1600
@@ -72,7 +95,7 @@ class PretrainSettings:
             )
         if not 0 < self.student_keep <= 1:
             raise ValueError(f"student_keep must be in (0, 1], got {self.student_keep}")
-        for size in (self.crops.global_size, self.crops.local_size):
+        for size in (self.crops.global_size, self.crops.local_size, self.saliency.view_size):
             if size % self.patch_size:
                 raise ValueError(
                     f"crop size {size} must be a multiple of the patch size {self.patch_size}"

@@ -11,8 +11,15 @@ from torch.nn import functional
 
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
-from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
+from segmodels.dino.multicrop import (
+    Views,
+    multicrop,
+    patch_points,
+    points_in_crop,
+    whole_views,
+)
 from segmodels.dino.patch_basis import set_patch_basis
+from segmodels.dino.salient import saliency_loss, salient_patches
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.vit import VisionTransformer
 from segmodels.formats.atomic import replacing
@@ -45,6 +52,7 @@ class StepReport:
     loss: float
     cls_loss: float
     patch_loss: float
+    saliency_loss: float
     learning_rate: float
     collapse: CollapseMetrics | None
 
@@ -60,11 +68,16 @@ class Trainer:
     Args:
         settings: the run.
         photos: (n, S, S, 3) uint8 RGB, may be a memory map.
+        salient: (n, cells, cells) bool, their salient cells; not looked at without that loss.
         device: torch device.
     """
 
     def __init__(
-        self, settings: PretrainSettings, photos: np.ndarray, device: str | torch.device = "cpu"
+        self,
+        settings: PretrainSettings,
+        photos: np.ndarray,
+        salient: np.ndarray,
+        device: str | torch.device = "cpu",
     ) -> None:
         if len(photos) < settings.batch_size:
             raise ValueError(
@@ -72,6 +85,7 @@ class Trainer:
             )
         self.settings = settings
         self.photos = photos
+        self.salient = salient
         self.device = torch.device(device)
         self.step = 0
         self.student = Network(settings)
@@ -98,7 +112,9 @@ class Trainer:
         """Run one step; with `measure`, also look for collapse."""
         settings = self.settings
         generator = self._generator(1)
-        globals_, locals_ = multicrop(self._batch(), settings.crops, generator)
+        chosen = self._chosen()
+        photos = torch.from_numpy(self.photos[chosen]).permute(0, 3, 1, 2).float() / 255
+        globals_, locals_ = multicrop(photos, settings.crops, generator)
         globals_, locals_ = self._moved(globals_), self._moved(locals_)
         grid = settings.vit_shape.grid
         kept = self._kept_patches(len(globals_.pixels), grid**2, generator)
@@ -121,13 +137,22 @@ class Trainer:
             patch_loss = self._patch_loss(
                 seen.keys, far.keys, near.keys, globals_=globals_, locals_=locals_, kept=kept
             )
-        loss = cls_loss + settings.patch_weight * patch_loss
+        salient_loss = torch.zeros((), device=self.device)
+        if settings.saliency.weight:
+            views = whole_views(
+                photos, settings.saliency.view_size, settings.saliency.view_scale, generator
+            )
+            salient_loss = self._saliency_loss(self._moved(views), self.salient[chosen])
+        loss = (
+            cls_loss + settings.patch_weight * patch_loss + settings.saliency.weight * salient_loss
+        )
         learning_rate = self._update(loss)
         report = StepReport(
             step=self.step,
             loss=loss.item(),
             cls_loss=cls_loss.item(),
             patch_loss=patch_loss.item(),
+            saliency_loss=salient_loss.item(),
             learning_rate=learning_rate,
             collapse=collapse_metrics(cls_targets, seen.cls) if measure else None,
         )
@@ -187,14 +212,12 @@ class Trainer:
         words = np.random.SeedSequence([self.settings.seed, purpose, self.step]).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
-    def _batch(self) -> Tensor:
-        """Photographs of this step, (b, 3, S, S) in [0, 1]; a new shuffle every epoch."""
+    def _chosen(self) -> np.ndarray:
+        """Numbers of this step's photographs, ascending; a new shuffle every epoch."""
         epoch, place = divmod(self.step, self.steps_an_epoch)
         order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.photos))
         start = place * self.settings.batch_size
-        chosen = np.sort(order[start : start + self.settings.batch_size])
-        pixels = torch.from_numpy(self.photos[chosen])
-        return pixels.permute(0, 3, 1, 2).float() / 255
+        return np.sort(order[start : start + self.settings.batch_size])
 
     def _moved(self, views: Views) -> Views:
         return Views(views.pixels.to(self.device), views.frames.to(self.device))
@@ -254,6 +277,14 @@ class Trainer:
         with self._autocast():
             logits = self.student.patch_head(torch.cat(student))
         return cross_entropy(logits, targets, self.settings.student_temperature)
+
+    def _saliency_loss(self, views: Views, salient: np.ndarray) -> Tensor:
+        settings = self.settings.saliency
+        grid = settings.view_size // self.settings.patch_size
+        shares = salient_patches(torch.from_numpy(salient).to(self.device), views.frames, grid)
+        with self._autocast():
+            keys = self.student.backbone(views.pixels).keys
+        return saliency_loss(keys, shares, tau=settings.tau, temperature=settings.temperature)
 
     def _update(self, loss: Tensor) -> float:
         """Step the optimiser by the schedules, then move the teacher; returns the learning rate."""

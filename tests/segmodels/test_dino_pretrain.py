@@ -21,7 +21,13 @@ from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.photos import cached_photos
 from segmodels.dino.pixels import normalised_pixels
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, pretrain
-from segmodels.dino.settings import CropSettings, PretrainSettings
+from segmodels.dino.salient import (
+    cached_saliency,
+    saliency_loss,
+    salient_cells,
+    salient_patches,
+)
+from segmodels.dino.settings import CropSettings, PretrainSettings, SaliencySettings
 from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
 from segmodels.dino.vit import PatchEmbed
 
@@ -32,6 +38,7 @@ TINY = PretrainSettings(
     depth=2,
     num_heads=2,
     crops=CROPS,
+    saliency=SaliencySettings(view_size=16, cells=6),
     photo_size=24,
     batch_size=4,
     steps=8,
@@ -52,6 +59,12 @@ def blobs(n: int, size: int = 24) -> np.ndarray:
         photo[:] = rng.integers(0, 256, 3)
         photo[inside] = rng.integers(0, 256, 3)
     return photos
+
+
+def trainer_of(settings: PretrainSettings, photos: np.ndarray) -> Trainer:
+    """A trainer that knows where the photographs' objects are."""
+    salient = np.stack([salient_cells(photo, settings.saliency.cells) for photo in photos])
+    return Trainer(settings, photos, salient)
 
 
 def states_equal(a: Trainer, b: Trainer) -> bool:
@@ -171,7 +184,7 @@ def test_cosine_ends() -> None:
 
 
 def test_runs_with_one_seed_are_identical_and_others_differ() -> None:
-    runs = [Trainer(replace(TINY, seed=seed), blobs(16)) for seed in (1, 1, 2)]
+    runs = [trainer_of(replace(TINY, seed=seed), blobs(16)) for seed in (1, 1, 2)]
     for run in runs:
         for _ in range(3):
             run.train_step()
@@ -180,7 +193,7 @@ def test_runs_with_one_seed_are_identical_and_others_differ() -> None:
 
 
 def test_teacher_learns_only_by_averaging() -> None:
-    trainer = Trainer(replace(TINY, teacher_momentum=1.0), blobs(16))
+    trainer = trainer_of(replace(TINY, teacher_momentum=1.0), blobs(16))
     before = [p.clone() for p in trainer.teacher.parameters()]
     student = [p.clone() for p in trainer.student.parameters()]
     trainer.train_step()
@@ -191,7 +204,7 @@ def test_teacher_learns_only_by_averaging() -> None:
 
 
 def test_prototypes_are_frozen_in_the_first_epoch_only() -> None:
-    trainer = Trainer(replace(TINY, frozen_epochs=1.0), blobs(8))
+    trainer = trainer_of(replace(TINY, frozen_epochs=1.0), blobs(8))
     first = trainer.student.cls_head.prototypes.clone()
     for _ in range(trainer.steps_an_epoch):
         trainer.train_step()
@@ -219,26 +232,26 @@ def test_patch_basis_decorrelates_and_keeps_other_channels() -> None:
 
 def test_an_epoch_shows_every_photograph_once() -> None:
     photos = np.arange(8, dtype=np.uint8)[:, None, None, None].repeat(24, 1).repeat(24, 2)
-    trainer = Trainer(TINY, photos.repeat(3, 3))
+    trainer = trainer_of(TINY, photos.repeat(3, 3))
     seen = []
     for step in range(2):
         trainer.step = step
-        seen += [round(value * 255) for value in trainer._batch()[:, 0, 0, 0].tolist()]
+        seen += trainer._chosen().tolist()
     assert sorted(seen) == list(range(8))
 
 
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     photos = blobs(12)
-    whole = Trainer(TINY, photos)
+    whole = trainer_of(TINY, photos)
     for _ in range(6):
         whole.train_step()
 
-    first = Trainer(TINY, photos)
+    first = trainer_of(TINY, photos)
     for _ in range(2):
         first.train_step()
     first.save(tmp_path / "checkpoint.pt")
     torch.manual_seed(99)
-    second = Trainer(TINY, photos)
+    second = trainer_of(TINY, photos)
     second.resume(tmp_path / "checkpoint.pt")
     for _ in range(4):
         second.train_step()
@@ -247,13 +260,99 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
-    Trainer(TINY, blobs(12)).save(tmp_path / "checkpoint.pt")
+    trainer_of(TINY, blobs(12)).save(tmp_path / "checkpoint.pt")
     for other in (
-        Trainer(replace(TINY, learning_rate=0.5), blobs(12)),
-        Trainer(TINY, blobs(13)),
+        trainer_of(replace(TINY, learning_rate=0.5), blobs(12)),
+        trainer_of(TINY, blobs(13)),
     ):
         with pytest.raises(CheckpointMismatchError, match="another output folder"):
             other.resume(tmp_path / "checkpoint.pt")
+
+
+def test_the_disc_is_what_stands_out() -> None:
+    found = np.stack([salient_cells(photo, 8) for photo in blobs(20, size=48)])
+    y, x = np.mgrid[:48, :48]
+    rng = np.random.default_rng(0)
+    overlaps = []
+    for mask in found:
+        cy, cx = rng.uniform(12, 36, 2)
+        rng.integers(0, 256, 6)
+        disc = ((y - cy) ** 2 + (x - cx) ** 2 < 144).reshape(8, 6, 8, 6).mean(axis=(1, 3)) > 0.5
+        overlaps.append((mask & disc).sum() / (mask | disc).sum())
+    assert np.median(overlaps) > 0.75
+
+
+def test_nothing_stands_out_of_an_even_photograph() -> None:
+    assert not salient_cells(np.full((24, 24, 3), 90, np.uint8), 6).any()
+
+
+def test_saliency_is_found_once(tmp_path: Path) -> None:
+    photos = blobs(6)
+    said: list[str] = []
+    first = cached_saliency(photos, tmp_path / "salient.bool", 6, said.append)
+    again = cached_saliency(photos, tmp_path / "salient.bool", 6, said.append)
+    assert np.array_equal(first, again)
+    assert len(said) == 1
+    assert np.array_equal(first, np.stack([salient_cells(photo, 6) for photo in photos]))
+
+
+def test_salient_shares_of_a_mirrored_crop_by_hand() -> None:
+    salient = torch.tensor([[[True, False], [False, False]]])
+    whole, mirrored = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, -1, 1]])
+    assert salient_patches(salient, whole, 2).tolist() == [[1, 0, 0, 0]]
+    assert salient_patches(salient, mirrored, 2).tolist() == [[0, 1, 0, 0]]
+    # The upper left quarter of the photograph lies within the first cell.
+    assert salient_patches(salient, torch.tensor([[-0.5, -0.5, 0.5, 0.5]]), 2)[0, 0] == 1
+
+
+def test_saliency_loss_by_hand() -> None:
+    # Opposite keys on both sides: cosines 1 and -1, three patches against one.
+    keys = torch.tensor([[[1.0], [-1.0], [-1.0], [-1.0]]]) + 5.0
+    right = torch.tensor([[1.0, 0, 0, 0]])
+    wrong = torch.tensor([[0.0, 1, 0, 0]])
+    loss = saliency_loss(keys, right, tau=0.0, temperature=0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert saliency_loss(keys, wrong, tau=0.0, temperature=0.5) > 5 * loss
+
+
+def test_views_without_an_object_do_not_count() -> None:
+    keys = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    one = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]])
+    loss = saliency_loss(keys, one, tau=0.1, temperature=0.2)
+    torch.testing.assert_close(loss, saliency_loss(keys[:1], one[:1], tau=0.1, temperature=0.2))
+    nothing = saliency_loss(keys, torch.zeros(2, 4), tau=0.1, temperature=0.2)
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not keys.grad.any()
+
+
+def test_keys_learn_to_tell_objects_from_their_surroundings() -> None:
+    salient = torch.tensor([[1.0, 1, 1, 0, 0, 0, 0, 0]])
+    keys = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    optimiser = torch.optim.SGD([keys], lr=1.0)
+    for _ in range(200):
+        optimiser.zero_grad()
+        saliency_loss(keys, salient, tau=0.15, temperature=0.25).backward()
+        optimiser.step()
+    unit = torch.nn.functional.normalize(keys - keys.mean(dim=1, keepdim=True), dim=-1)[0].detach()
+    same = salient[0][:, None] == salient[0]
+    assert ((unit @ unit.T > 0.15) == same).all()
+
+
+def test_training_lowers_the_saliency_loss() -> None:
+    salient = replace(TINY.saliency, weight=10.0)
+    settings = replace(TINY, steps=100, batch_size=16, warmup=0.0, dim=32, saliency=salient)
+    trainer = trainer_of(settings, blobs(64))
+    losses = [trainer.train_step().saliency_loss for _ in range(100)]
+    assert np.mean(losses[-20:]) < 0.95 * np.mean(losses[:5])
+
+
+def test_without_its_weight_saliency_is_not_looked_at() -> None:
+    plain = replace(TINY, saliency=replace(TINY.saliency, weight=0.0))
+    runs = [Trainer(plain, blobs(8), np.full((8, 6, 6), value)) for value in (True, False)]
+    for run in runs:
+        assert run.train_step().saliency_loss == 0
+    assert states_equal(*runs)
 
 
 def write_photos(folder: Path, photos: np.ndarray) -> None:
@@ -319,7 +418,7 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     export(checkpoint, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
     backbone = load_backbone(weights)
     assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
-    trained = Trainer(TINY, blobs(12))
+    trained = trainer_of(TINY, blobs(12))
     trained.resume(checkpoint)
     pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -328,7 +427,10 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
 
 
 def test_plain_dino_is_a_setting() -> None:
-    trainer = Trainer(replace(TINY, patch_weight=0.0, student_keep=1.0), blobs(8))
+    plain = replace(TINY.saliency, weight=0.0)
+    trainer = trainer_of(
+        replace(TINY, patch_weight=0.0, student_keep=1.0, saliency=plain), blobs(8)
+    )
     report = trainer.train_step(measure=True)
     assert report.patch_loss == 0
     assert report.loss == report.cls_loss
@@ -350,4 +452,4 @@ def test_bad_settings_are_refused(change: dict[str, float], words: str) -> None:
 
 def test_too_few_photographs_are_refused() -> None:
     with pytest.raises(ValueError, match="more than the 3 photographs"):
-        Trainer(TINY, blobs(3))
+        trainer_of(TINY, blobs(3))
