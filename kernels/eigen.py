@@ -21,8 +21,10 @@ from kernels.errors import EigenConvergenceError
 MAX_STEPS = 1000
 # Asked for: a bound on the angle between computed and true eigenvector (residual over gap) ...
 _ANGLE = 1e-9
-# ... but never a residual below this, since eigenvalues may be repeated and the gap zero.
+# ... but never a residual below this, since eigenvalues may be repeated and the gap zero ...
 _RESIDUAL_FLOOR = 1e-13
+# ... nor one above this, however wide the gap.
+_RESIDUAL_CEILING = 1e-11
 # A residual that, measured at the end, exceeds this is a failure whatever the steps promised.
 _RESIDUAL_LIMIT = 1e-10
 _STEPS_BETWEEN_CHECKS = 4
@@ -158,7 +160,7 @@ def _ritz_pair(
     value, gap, weights = _top_of_tridiagonal(diagonal[:size], norms[: size - 1])
     residual = norms[size - 1] * abs(weights[-1])
     is_exhausted = len(exhausted) > 0 or size == dimension
-    if is_exhausted or residual <= max(_ANGLE * gap, _RESIDUAL_FLOOR):
+    if is_exhausted or residual <= np.clip(_ANGLE * gap, _RESIDUAL_FLOOR, _RESIDUAL_CEILING):
         return value, weights
     return None
 
