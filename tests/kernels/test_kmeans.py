@@ -2,9 +2,7 @@ import os
 import subprocess
 import sys
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,11 +10,9 @@ from hypothesis import strategies as st
 
 from kernels.errors import BackendUnavailableError, TooFewPointsError
 from kernels.kmeans import kmeans
-from kernels.kmeans_lloyd import lloyd as lloyd_until_settled
-from kernels.kmeans_nearest import OnCpu, by_faiss
+from kernels.kmeans_nearest import search_of
 from kernels.kmeans_points import survey
 from kernels.kmeans_start import first_centroids
-from kernels.kmeans_threads import BlockThreads
 
 THREADS = """
 import hashlib, numpy as np
@@ -221,19 +217,18 @@ def test_wrong_arguments_are_refused():
         kmeans((points for _ in range(1)), 1, seed=0)
 
 
-@pytest.mark.parametrize("k", [1, 30])
-def test_the_search_by_faiss_agrees_with_our_own(k):
-    # The GPU's search is faiss's too; on the CPU it has the same meaning and order of arguments.
-    points = np.random.default_rng(8).normal(size=(3000, 16)).astype(np.float32)
-    seen = survey(points)
-    first = first_centroids(points, seen, k, init="random", seed=0)
-    with ThreadPoolExecutor(2) as pool:
-        ours, theirs = (
-            lloyd_until_settled(points, seen, first, 100, BlockThreads(pool, searches))
-            for searches in ([OnCpu(), OnCpu(), OnCpu()], [by_faiss(faiss.knn)])
-        )
-    np.testing.assert_array_equal(ours.labels, theirs.labels)
-    np.testing.assert_array_equal(ours.centroids, theirs.centroids)
+@pytest.mark.parametrize("k", [1, 2, 30])
+def test_the_two_nearest_by_brute_force(k):
+    rng = np.random.default_rng(8)
+    rows, centroids = (rng.normal(size=(n, 16)).astype(np.float32) for n in (300, k))
+    squared = ((rows[:, None].astype(float) - centroids) ** 2).sum(axis=2)
+
+    nearest, least, second = search_of("cpu")(rows, centroids)
+
+    np.testing.assert_array_equal(nearest, squared.argmin(axis=1))
+    np.testing.assert_allclose(least, squared.min(axis=1), rtol=1e-4)
+    expected = np.sort(squared, axis=1)[:, 1] if k > 1 else np.full(300, np.inf)
+    np.testing.assert_allclose(second, expected, rtol=1e-4)
 
 
 def test_the_gpu_agrees_with_the_cpu_or_says_why_not():
