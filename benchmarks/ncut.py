@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from benchmarks.inputs import cases, photographs, vit_keys, widened
@@ -244,6 +245,7 @@ def storages(keys: Keys) -> Table:
     assert isinstance(adjacency, BitAdjacency)
     dense = adjacency.dense(0)
     size = len(keys)
+    bytes_ = dense.view(np.uint8)
     doubles, floats = dense.astype(np.float64), dense.astype(np.float32)
     vector = np.random.default_rng(0).standard_normal((1, size))
     short = vector[0].astype(np.float32)
@@ -252,6 +254,7 @@ def storages(keys: Keys) -> Table:
             size * size // 8,
             partial(adjacency.sum_joined, vector),
         ),
+        "bytes, multiplied": (size * size, lambda: _multiply_bytes(bytes_, vector[0])),
         "float64, BLAS": (8 * size * size, lambda: doubles @ vector[0]),
         "float32, BLAS": (4 * size * size, lambda: floats @ short),
     }
@@ -277,6 +280,19 @@ def storages(keys: Keys) -> Table:
         ["storage", "size", "time", "against ours", "share of the bytes' floor"],
         rows,
     )
+
+
+@njit(fastmath={"reassoc", "contract"})
+def _multiply_bytes(
+    adjacency: NDArray[np.uint8], vector: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    sums = np.empty(len(vector))
+    for row in range(adjacency.shape[0]):
+        total = 0.0
+        for column in range(adjacency.shape[1]):
+            total += adjacency[row, column] * vector[column]
+        sums[row] = total
+    return sums
 
 
 def growth(options: Options) -> Table:
