@@ -78,6 +78,10 @@ class Backbone:
         """Width of keys, tokens and CLS."""
         return self._model.shape.dim
 
+    def state(self) -> dict[str, Tensor]:
+        """The transformer's tensors by their official DINO names."""
+        return self._model.state_dict()
+
     @torch.no_grad()
     def extract(self, batch: Tensor, precision: str = "float32") -> Features:
         """Compute features of normalised pixels.

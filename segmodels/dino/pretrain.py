@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from segmodels.dino.backbone import load_backbone
 from segmodels.dino.photos import cached_photos
 from segmodels.dino.salient import cached_saliency
 from segmodels.dino.settings import PretrainSettings
@@ -27,6 +28,7 @@ def pretrain(
     save_every: int = 200,
     report_every: int = 20,
     device: str = "cpu",
+    start: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Pre-train, or continue, until the schedule or the time is over.
@@ -38,6 +40,7 @@ def pretrain(
         minutes: stop (resumably) after this long.
         save_every, report_every: steps between checkpoints, and between progress lines.
         device: torch device.
+        start: backbone whose weights the run begins with; None for random ones.
         say: receives one line of text at each report.
 
     Returns:
@@ -50,7 +53,8 @@ def pretrain(
     photos = cached_photos(images, out, settings.photo_size)
     cells = settings.saliency.cells
     salient = cached_saliency(photos, out / f"salient-{cells}-{len(photos)}.bool", cells, say)
-    trainer = Trainer(settings, photos, salient, device)
+    weights = None if start is None else load_backbone(start).state()
+    trainer = Trainer(settings, photos, salient, device, weights)
     if checkpoint.is_file():
         trainer.resume(checkpoint)
         say(f"continuing at step {trainer.step}")
@@ -111,12 +115,15 @@ def main() -> None:
     parser.add_argument("--patch-weight", type=float, default=standard.patch_weight)
     parser.add_argument("--student-keep", type=float, default=standard.student_keep)
     parser.add_argument("--seed", type=int, default=standard.seed)
+    parser.add_argument("--saliency-weight", type=float, default=standard.saliency.weight)
+    parser.add_argument("--start", help="backbone to begin with: a name or a weights file")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--device", default="cpu")
     given = vars(parser.parse_args())
     if threads := given.pop("threads"):
         torch.set_num_threads(threads)
-    run = {name: given.pop(name) for name in ("images", "out", "minutes", "device")}
+    run = {name: given.pop(name) for name in ("images", "out", "minutes", "device", "start")}
+    given["saliency"] = replace(standard.saliency, weight=given.pop("saliency_weight"))
     pretrain(replace(standard, **given), say=lambda line: print(line, flush=True), **run)
 
 

@@ -1,5 +1,6 @@
 """One DINO pre-training run: networks, optimiser, step, checkpoint and exact resume."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -70,6 +71,10 @@ class Trainer:
         photos: (n, S, S, 3) uint8 RGB, may be a memory map.
         salient: (n, cells, cells) bool, their salient cells; not looked at without that loss.
         device: torch device.
+        start: weights of the transformer to begin with, instead of random ones.
+
+    Raises:
+        RuntimeError: `start` belongs to a transformer of another shape.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Trainer:
         photos: np.ndarray,
         salient: np.ndarray,
         device: str | torch.device = "cpu",
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         if len(photos) < settings.batch_size:
             raise ValueError(
@@ -92,7 +98,9 @@ class Trainer:
         generator = torch.Generator().manual_seed(settings.seed)
         for part in (self.student.backbone, self.student.cls_head, self.student.patch_head):
             part.initialise(generator)
-        if settings.patch_basis:
+        if start is not None:
+            self.student.backbone.load_state_dict(start)
+        elif settings.patch_basis:
             set_patch_basis(self.student.backbone.patch_embed, photos)
         self.teacher = Network(settings)
         self.teacher.load_state_dict(self.student.state_dict())

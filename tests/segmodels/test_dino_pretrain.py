@@ -240,6 +240,19 @@ def test_an_epoch_shows_every_photograph_once() -> None:
     assert sorted(seen) == list(range(8))
 
 
+def test_a_run_may_begin_with_given_weights() -> None:
+    trained = trainer_of(TINY, blobs(8))
+    trained.train_step()
+    state = trained.student.backbone.state_dict()
+    salient = np.zeros((8, 6, 6), bool)
+    started = Trainer(TINY, blobs(8), salient, start=state)
+    for network in (started.student, started.teacher):
+        for name, tensor in network.backbone.state_dict().items():
+            assert torch.equal(tensor, state[name])
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Trainer(replace(TINY, dim=32), blobs(8), salient, start=state)
+
+
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     photos = blobs(12)
     whole = trainer_of(TINY, photos)
