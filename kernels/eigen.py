@@ -28,8 +28,8 @@ _RESIDUAL_CEILING = 1e-11
 # A residual that, measured at the end, exceeds this is a failure whatever the steps promised.
 _RESIDUAL_LIMIT = 1e-10
 _STEPS_BETWEEN_CHECKS = 4
-# Entries this close to the largest count as equal to it, so that rounding picks no signs.
-_SIGN_TIE = 1e-6
+# Entries this close to the largest, in units of the largest magnitude, count as equal to it.
+_TIE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,18 @@ def largest_entry_positive(vectors: Any, xp: Any = np) -> Any:
         vectors: (n, T) float64.
         xp: The array module that they belong to.
     """
-    magnitudes = abs(vectors)
-    close = magnitudes >= magnitudes.max(axis=1, keepdims=True) * (1.0 - _SIGN_TIE)
-    peaks = xp.take_along_axis(vectors, close.argmax(axis=1)[:, None], axis=1)
+    peaks = xp.take_along_axis(vectors, first_largest(abs(vectors))[:, None], axis=1)
     return xp.where(peaks < 0.0, -vectors, vectors)
+
+
+def first_largest(vectors: Any) -> Any:
+    """The place of each vector's largest entry, the first of equals: (n, T) to (n,).
+
+    Patches that are joined to the same others have equal entries: rounding, which is another with
+    every solver, must not choose among them.
+    """
+    scales = abs(vectors).max(axis=1, keepdims=True)
+    return (vectors >= vectors.max(axis=1, keepdims=True) - _TIE * scales).argmax(axis=1)
 
 
 def _lanczos(graphs: PatchGraphs, max_steps: int) -> tuple[NDArray[np.float64], Any]:

@@ -6,6 +6,7 @@ Everything works on n images at once, on the device where the eigenvectors are.
 from typing import Any
 
 from kernels.backend import Arrays
+from kernels.eigen import first_largest
 from kernels.morphology import components_at
 
 # An object hardly ever fills three corners of a photograph; the background does.
@@ -33,11 +34,11 @@ def choose_foreground(eigenvectors: Any, arrays: Arrays) -> Any:
     above = flat > flat.mean(axis=1, keepdims=True)
     on_grid = above.reshape(eigenvectors.shape)
     corners = on_grid[:, [0, 0, -1, -1], [0, -1, 0, -1]].sum(axis=1)
-    peaks = abs(flat).argmax(axis=1)[:, None]
+    peaks = first_largest(abs(flat))[:, None]
     peak_is_above = xp.take_along_axis(above, peaks, axis=1)[:, 0]
     is_taken = (corners < _CORNERS_OF_BACKGROUND) & peak_is_above
     sides = above == is_taken[:, None]
-    seeds = xp.where(is_taken, flat.argmax(axis=1), flat.argmin(axis=1))
+    seeds = first_largest(xp.where(is_taken[:, None], flat, -flat))
     return components_at(sides.reshape(eigenvectors.shape), seeds, arrays)
 
 

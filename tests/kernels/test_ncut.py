@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -330,6 +331,28 @@ def test_the_slow_solver_is_not_needed_for_images():
     cuts = maskcut_batch(smooth_images(200, (9, 9)).reshape(200, 9, 9, 6))
 
     assert sum(cut.dense_fallbacks for cut in cuts) == 0
+
+
+def dense_solver(keys, tau, eps=1e-5):
+    """LAPACK's generalised solver on the affinity of one image, written out."""
+
+    def solve(_, painted):
+        unit = np.where(painted[0][:, None], 0.0, keys).astype(np.float32)
+        unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+        affinity = np.where(unit @ unit.T > tau, 1.0, eps)
+        degrees = np.diag(affinity.sum(axis=1))
+        values, vectors = scipy.linalg.eigh(degrees - affinity, degrees, subset_by_index=[1, 1])
+        return Eigenpairs(values, vectors.T, np.array([True]))
+
+    return solve
+
+
+@pytest.mark.parametrize("tau", [0.15, -0.2])
+def test_masks_are_those_of_the_dense_solver(tau):
+    for keys in smooth_images(40, (11, 9)):
+        (theirs,) = cut_repeatedly(dense_solver(keys, tau), (1, 11, 9), max_masks=3)
+        ours = maskcut(keys, (11, 9), tau=tau)
+        np.testing.assert_array_equal(ours.masks, theirs.masks)
 
 
 def test_no_images():
