@@ -282,6 +282,15 @@ def storages(keys: Keys) -> Table:
     )
 
 
+def peer_cells(keys: Keys) -> list[str]:
+    """One solve by ncut-pytorch, and its agreement."""
+    approximate = nystrom(keys)
+    if approximate is None:
+        return ["-", "-"]
+    timed = time_each({"theirs": approximate}, repeats=1, warm_up=False)
+    return [spelled(timed["theirs"].median), agreement(keys)]
+
+
 @njit(fastmath={"reassoc", "contract"})
 def _multiply_bytes(
     adjacency: NDArray[np.uint8], vector: NDArray[np.float64]
@@ -320,11 +329,21 @@ def growth(options: Options) -> Table:
                 spelled(timed["three"]),
                 f"{side**4 / 8 / 2**20:.1f} MiB",
                 spelled(dense) if dense else "not run",
+                *peer_cells(key),
             ]
         )
     return Table(
-        "Growth with tokens, keys of the embedded backbone for one photograph.",
-        ["tokens", "affinity", "three masks", "graph", "one dense solve"],
+        "Growth with tokens, keys of the embedded backbone for one photograph. Above 8,192 tokens "
+        "ncut-pytorch samples (Nystroem).",
+        [
+            "tokens",
+            "affinity",
+            "three masks",
+            "graph",
+            "one dense solve",
+            "ncut-pytorch, one solve",
+            "its agreement",
+        ],
         rows,
     )
 
