@@ -2,7 +2,7 @@
 
 python -m benchmarks                    all of them, some twenty minutes
 python -m benchmarks crf --quick        one of them, smaller sizes
-python -m benchmarks --write            and put the tables into docs/performance.md
+python -m benchmarks --write            and put the tables into docs/
 """
 
 import argparse
@@ -15,7 +15,7 @@ from benchmarks.options import Options
 from benchmarks.tables import publish
 
 # Each module has `run(options) -> list[Table]`.
-NAMES = ("ncut", "parity", "crf", "kmeans", "scoring", "stage")
+NAMES = ("ncut", "parity", "crf", "kmeans", "scoring", "stage", "backbone_quality")
 
 
 def main() -> None:

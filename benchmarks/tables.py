@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,22 @@ class Table:
         return f"{self.title}\n\n{body}"
 
 
-def publish(name: str, text: str, page: Path = PAGE) -> None:
-    """Replace what stands between the page's marks of this benchmark.
+def publish(name: str, text: str, docs: Path = DOCS) -> None:
+    """Replace what stands between a benchmark's marks, on whichever page has them.
 
     Args:
         name: the benchmark's, as in `<!-- bench: name -->`.
         text: Markdown.
-        page: a Markdown file that holds the marks `<!-- bench: name -->`, `<!-- end: name -->`.
+        docs: folder of Markdown files, one with `<!-- bench: name -->` and `<!-- end: name -->`.
 
     Raises:
-        ValueError: the page lacks the marks.
+        ValueError: no page has the marks.
     """
     start, end = f"<!-- bench: {name} -->", f"<!-- end: {name} -->"
-    content = page.read_text()
     block = re.compile(re.escape(start) + ".*?" + re.escape(end), re.DOTALL)
-    if not block.search(content):
-        raise ValueError(f"{page.name} needs the marks {start} and {end} to publish there")
-    page.write_text(block.sub(lambda _: f"{start}\n{text}\n{end}", content))
+    for page in sorted(docs.glob("*.md")):
+        content = page.read_text()
+        if block.search(content):
+            page.write_text(block.sub(lambda _: f"{start}\n{text}\n{end}", content))
+            return
+    raise ValueError(f"a page in {docs.name} needs the marks {start} and {end} to publish there")

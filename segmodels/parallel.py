@@ -76,5 +76,8 @@ def _single_threaded_blas() -> Iterator[None]:
 
 def _one_kernel_thread() -> None:
     import numba
+    from threadpoolctl import threadpool_limits
 
     numba.set_num_threads(1)
+    # OpenMP, and a BLAS on top of it, count threads for each thread that calls them.
+    threadpool_limits(limits=1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretraining import CROPS, TINY, blobs, states_equal, trainer_of
 
 from segmodels.dino import load_backbone
 from segmodels.dino.collapse import collapse_metrics, effective_rank
@@ -21,59 +22,8 @@ from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.photos import cached_photos
 from segmodels.dino.pixels import normalised_pixels
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, pretrain
-from segmodels.dino.salient import (
-    cached_saliency,
-    saliency_loss,
-    salient_cells,
-    salient_patches,
-)
-from segmodels.dino.settings import CropSettings, PretrainSettings, SaliencySettings
 from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
 from segmodels.dino.vit import PatchEmbed
-
-CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
-TINY = PretrainSettings(
-    patch_size=4,
-    dim=16,
-    depth=2,
-    num_heads=2,
-    crops=CROPS,
-    saliency=SaliencySettings(view_size=16, cells=6),
-    photo_size=24,
-    batch_size=4,
-    steps=8,
-    prototypes=32,
-    patch_prototypes=16,
-    bfloat16=False,
-)
-
-
-def blobs(n: int, size: int = 24) -> np.ndarray:
-    """Photographs of one coloured disc each, (n, size, size, 3) uint8."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:size, :size]
-    photos = np.empty((n, size, size, 3), np.uint8)
-    for photo in photos:
-        cy, cx = rng.uniform(size / 4, 3 * size / 4, 2)
-        inside = (y - cy) ** 2 + (x - cx) ** 2 < (size / 4) ** 2
-        photo[:] = rng.integers(0, 256, 3)
-        photo[inside] = rng.integers(0, 256, 3)
-    return photos
-
-
-def trainer_of(settings: PretrainSettings, photos: np.ndarray) -> Trainer:
-    """A trainer that knows where the photographs' objects are."""
-    salient = np.stack([salient_cells(photo, settings.saliency.cells) for photo in photos])
-    return Trainer(settings, photos, salient)
-
-
-def states_equal(a: Trainer, b: Trainer) -> bool:
-    pairs = [(a.student, b.student), (a.teacher, b.teacher), (a.cls_targets, b.cls_targets)]
-    return all(
-        torch.equal(x, y)
-        for one, other in pairs
-        for x, y in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    )
 
 
 def test_views_are_a_function_of_the_seed() -> None:
@@ -280,92 +230,6 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointMismatchError, match="another output folder"):
             other.resume(tmp_path / "checkpoint.pt")
-
-
-def test_the_disc_is_what_stands_out() -> None:
-    found = np.stack([salient_cells(photo, 8) for photo in blobs(20, size=48)])
-    y, x = np.mgrid[:48, :48]
-    rng = np.random.default_rng(0)
-    overlaps = []
-    for mask in found:
-        cy, cx = rng.uniform(12, 36, 2)
-        rng.integers(0, 256, 6)
-        disc = ((y - cy) ** 2 + (x - cx) ** 2 < 144).reshape(8, 6, 8, 6).mean(axis=(1, 3)) > 0.5
-        overlaps.append((mask & disc).sum() / (mask | disc).sum())
-    assert np.median(overlaps) > 0.75
-
-
-def test_nothing_stands_out_of_an_even_photograph() -> None:
-    assert not salient_cells(np.full((24, 24, 3), 90, np.uint8), 6).any()
-
-
-def test_saliency_is_found_once(tmp_path: Path) -> None:
-    photos = blobs(6)
-    said: list[str] = []
-    first = cached_saliency(photos, tmp_path / "salient.bool", 6, said.append)
-    again = cached_saliency(photos, tmp_path / "salient.bool", 6, said.append)
-    assert np.array_equal(first, again)
-    assert len(said) == 1
-    assert np.array_equal(first, np.stack([salient_cells(photo, 6) for photo in photos]))
-
-
-def test_salient_shares_of_a_mirrored_crop_by_hand() -> None:
-    salient = torch.tensor([[[True, False], [False, False]]])
-    whole, mirrored = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, -1, 1]])
-    assert salient_patches(salient, whole, 2).tolist() == [[1, 0, 0, 0]]
-    assert salient_patches(salient, mirrored, 2).tolist() == [[0, 1, 0, 0]]
-    # The upper left quarter of the photograph lies within the first cell.
-    assert salient_patches(salient, torch.tensor([[-0.5, -0.5, 0.5, 0.5]]), 2)[0, 0] == 1
-
-
-def test_saliency_loss_by_hand() -> None:
-    # Opposite keys on both sides: cosines 1 and -1, three patches against one.
-    keys = torch.tensor([[[1.0], [-1.0], [-1.0], [-1.0]]]) + 5.0
-    right = torch.tensor([[1.0, 0, 0, 0]])
-    wrong = torch.tensor([[0.0, 1, 0, 0]])
-    loss = saliency_loss(keys, right, tau=0.0, temperature=0.5)
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
-    assert saliency_loss(keys, wrong, tau=0.0, temperature=0.5) > 5 * loss
-
-
-def test_views_without_an_object_do_not_count() -> None:
-    keys = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    one = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]])
-    loss = saliency_loss(keys, one, tau=0.1, temperature=0.2)
-    torch.testing.assert_close(loss, saliency_loss(keys[:1], one[:1], tau=0.1, temperature=0.2))
-    nothing = saliency_loss(keys, torch.zeros(2, 4), tau=0.1, temperature=0.2)
-    nothing.backward()
-    assert nothing.item() == 0
-    assert not keys.grad.any()
-
-
-def test_keys_learn_to_tell_objects_from_their_surroundings() -> None:
-    salient = torch.tensor([[1.0, 1, 1, 0, 0, 0, 0, 0]])
-    keys = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    optimiser = torch.optim.SGD([keys], lr=1.0)
-    for _ in range(200):
-        optimiser.zero_grad()
-        saliency_loss(keys, salient, tau=0.15, temperature=0.25).backward()
-        optimiser.step()
-    unit = torch.nn.functional.normalize(keys - keys.mean(dim=1, keepdim=True), dim=-1)[0].detach()
-    same = salient[0][:, None] == salient[0]
-    assert ((unit @ unit.T > 0.15) == same).all()
-
-
-def test_training_lowers_the_saliency_loss() -> None:
-    salient = replace(TINY.saliency, weight=10.0)
-    settings = replace(TINY, steps=100, batch_size=16, warmup=0.0, dim=32, saliency=salient)
-    trainer = trainer_of(settings, blobs(64))
-    losses = [trainer.train_step().saliency_loss for _ in range(100)]
-    assert np.mean(losses[-20:]) < 0.95 * np.mean(losses[:5])
-
-
-def test_without_its_weight_saliency_is_not_looked_at() -> None:
-    plain = replace(TINY, saliency=replace(TINY.saliency, weight=0.0))
-    runs = [Trainer(plain, blobs(8), np.full((8, 6, 6), value)) for value in (True, False)]
-    for run in runs:
-        assert run.train_step().saliency_loss == 0
-    assert states_equal(*runs)
 
 
 def write_photos(folder: Path, photos: np.ndarray) -> None:
