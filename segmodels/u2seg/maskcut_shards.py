@@ -11,12 +11,14 @@ from kernels.backend import Backend, resolve_backend
 from segmodels.dino.feature_shards import Features, open_features
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import MASK_SCHEMA, mask_row, write_table
-from segmodels.parallel import map_images
+from segmodels.parallel import map_images, map_in_order
 from segmodels.u2seg.maskcut import DiscoveredMask, MaskCutSettings, discover_masks
 
 MASKS_PER_IMAGE_LIMIT = 1000
 # Enough to keep a GPU busy: 2 GB of patch graphs at 3,600 patches.
 IMAGES_PER_GPU_BATCH = 16
+# One is decoded and stored while the other is on the device.
+BATCHES_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,14 @@ def maskcut_shard(work: MaskCutShard, folder: Path) -> dict[str, float]:
     on_gpu = resolve_backend(work.settings.backend) == "gpu"
     size = IMAGES_PER_GPU_BATCH if on_gpu else 1
     batches = [images[start : start + size] for start in range(0, len(images), size)]
-    results = map_images(lambda batch: _masks_of(batch, features, work.settings), batches)
+
+    def masks_of(batch: list[dict[str, Any]]) -> list[_ImageMasks]:
+        return _masks_of(batch, features, work.settings)
+
+    if on_gpu:
+        results = map_in_order(masks_of, batches, workers=BATCHES_AT_ONCE)
+    else:
+        results = map_images(masks_of, batches)
     found = [image for batch in results for image in batch]
     rows = [row for image in found for row in image.rows]
     write_table(pa.Table.from_pylist(rows, schema=MASK_SCHEMA), folder / "masks.arrow")
