@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from kernels.saliency import background_saliency
 from segmodels.dino.multicrop import patch_points
+from segmodels.dino.settings import SaliencySettings
 from segmodels.formats.atomic import replacing
 from segmodels.parallel import map_images
 
@@ -85,17 +87,17 @@ def salient_patches(salient: Tensor, frames: Tensor, grid: int) -> Tensor:
     return sampled[:, 0, :, 0]
 
 
-def saliency_loss(keys: Tensor, salient: Tensor, *, tau: float, temperature: float) -> Tensor:
+def saliency_loss(keys: Tensor, salient: Tensor, settings: SaliencySettings) -> Tensor:
     """Cross entropy of "these two patches lie on the same side", read off their keys' cosine.
 
     Keys are centred per view, as MaskCut takes them. Both sides of a view weigh the same, however
-    large they are; views without a salient patch do not count.
+    large they are; views without a salient patch do not count. Salient patches farther apart than
+    `reach` are asked nothing: they may belong to different objects.
 
     Args:
-        keys: (n, t, d).
-        salient: (n, t) share of each patch that is salient.
-        tau: cosine of undecided pairs.
-        temperature: cosine from there to a decision.
+        keys: (n, grid * grid, d).
+        salient: (n, grid * grid) share of each patch that is salient.
+        settings: reach, tau and temperature.
     """
     counted = salient.sum(dim=1) > 0.5
     if not counted.any():
@@ -104,10 +106,20 @@ def saliency_loss(keys: Tensor, salient: Tensor, *, tau: float, temperature: flo
     unit = functional.normalize(keys - keys.mean(dim=1, keepdim=True), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
     rest = 1 - salient
-    together = salient[:, :, None] * salient[:, None] + rest[:, :, None] * rest[:, None]
+    both = salient[:, :, None] * salient[:, None]
+    together = both + rest[:, :, None] * rest[:, None]
     sides = [side / side.sum(dim=1, keepdim=True).clamp(min=1e-3) for side in (salient, rest)]
     weights = (sides[0] + sides[1]) / 2
+    far = ~patches_within(settings.reach, round(salient.shape[1] ** 0.5)).to(keys.device)
+    pairs = weights[:, :, None] * weights[:, None] * (1 - both * far)
     errors = functional.binary_cross_entropy_with_logits(
-        (cosines - tau) / temperature, together, reduction="none"
+        (cosines - settings.tau) / settings.temperature, together, reduction="none"
     )
-    return (errors * weights[:, :, None] * weights[:, None]).sum(dim=(1, 2)).mean()
+    return (errors * pairs).sum(dim=(1, 2)).mean()
+
+
+def patches_within(reach: int, grid: int) -> Tensor:
+    """Which patches lie within so many rows and columns of each other: (grid^2, grid^2) bool."""
+    line = torch.arange(grid)
+    places = torch.cartesian_prod(line, line)
+    return (places[:, None] - places).abs().amax(dim=-1) <= reach

@@ -26,6 +26,8 @@ class SaliencySettings:
         view_scale: their share of the photograph's area.
         tau: cosine of two keys at which they count as undecided; MaskCut's threshold.
         temperature: how far from it, in cosine, they count as decided.
+        reach: salient patches within so many rows and columns shall have like keys; others are
+            free, as they may belong to different objects.
         cells: the photograph's saliency is found on cells x cells squares.
     """
 
@@ -34,6 +36,7 @@ class SaliencySettings:
     view_scale: tuple[float, float] = (0.7, 1.0)
     tau: float = 0.15
     temperature: float = 0.25
+    reach: int = 2
     cells: int = 14
 
 

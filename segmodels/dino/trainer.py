@@ -292,7 +292,7 @@ class Trainer:
         shares = salient_patches(torch.from_numpy(salient).to(self.device), views.frames, grid)
         with self._autocast():
             keys = self.student.backbone(views.pixels).keys
-        return saliency_loss(keys, shares, tau=settings.tau, temperature=settings.temperature)
+        return saliency_loss(keys, shares, settings)
 
     def _update(self, loss: Tensor) -> float:
         """Step the optimiser by the schedules, then move the teacher; returns the learning rate."""

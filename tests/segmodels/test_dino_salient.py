@@ -11,11 +11,15 @@ from pretraining import TINY, blobs, states_equal, trainer_of
 
 from segmodels.dino.salient import (
     cached_saliency,
+    patches_within,
     saliency_loss,
     salient_cells,
     salient_patches,
 )
+from segmodels.dino.settings import SaliencySettings
 from segmodels.dino.trainer import Trainer
+
+ALL = SaliencySettings(tau=0.0, temperature=0.5, reach=100)
 
 
 def test_the_disc_is_what_stands_out() -> None:
@@ -59,33 +63,59 @@ def test_saliency_loss_by_hand() -> None:
     keys = torch.tensor([[[1.0], [-1.0], [-1.0], [-1.0]]]) + 5.0
     right = torch.tensor([[1.0, 0, 0, 0]])
     wrong = torch.tensor([[0.0, 1, 0, 0]])
-    loss = saliency_loss(keys, right, tau=0.0, temperature=0.5)
+    loss = saliency_loss(keys, right, ALL)
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
-    assert saliency_loss(keys, wrong, tau=0.0, temperature=0.5) > 5 * loss
+    assert saliency_loss(keys, wrong, ALL) > 5 * loss
 
 
 def test_views_without_an_object_do_not_count() -> None:
     keys = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
     one = torch.tensor([[1.0, 1, 0, 0], [0, 0, 0, 0]])
-    loss = saliency_loss(keys, one, tau=0.1, temperature=0.2)
-    torch.testing.assert_close(loss, saliency_loss(keys[:1], one[:1], tau=0.1, temperature=0.2))
-    nothing = saliency_loss(keys, torch.zeros(2, 4), tau=0.1, temperature=0.2)
+    loss = saliency_loss(keys, one, ALL)
+    torch.testing.assert_close(loss, saliency_loss(keys[:1], one[:1], ALL))
+    nothing = saliency_loss(keys, torch.zeros(2, 4), ALL)
     nothing.backward()
     assert nothing.item() == 0
     assert not keys.grad.any()
 
 
-def test_keys_learn_to_tell_objects_from_their_surroundings() -> None:
-    salient = torch.tensor([[1.0, 1, 1, 0, 0, 0, 0, 0]])
-    keys = torch.randn(1, 8, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+def learned_cosines(keys: torch.Tensor, salient: torch.Tensor, reach: int) -> torch.Tensor:
+    """Cosines of one view's centred keys after descending the loss."""
+    keys = keys.clone().requires_grad_()
     optimiser = torch.optim.SGD([keys], lr=1.0)
-    for _ in range(200):
+    for _ in range(300):
         optimiser.zero_grad()
-        saliency_loss(keys, salient, tau=0.15, temperature=0.25).backward()
+        saliency_loss(
+            keys, salient, replace(ALL, tau=0.15, temperature=0.25, reach=reach)
+        ).backward()
         optimiser.step()
-    unit = torch.nn.functional.normalize(keys - keys.mean(dim=1, keepdim=True), dim=-1)[0].detach()
-    same = salient[0][:, None] == salient[0]
-    assert ((unit @ unit.T > 0.15) == same).all()
+    centred = keys.detach() - keys.detach().mean(dim=1, keepdim=True)
+    unit = torch.nn.functional.normalize(centred, dim=-1)[0]
+    return unit @ unit.T
+
+
+def test_keys_learn_to_tell_objects_from_their_surroundings() -> None:
+    salient = torch.tensor([[1.0, 1, 1, 1, 0, 0, 0, 0, 0]])
+    keys = torch.randn(1, 9, 4, generator=torch.Generator().manual_seed(0))
+    cosines = learned_cosines(keys, salient, reach=2)
+    assert ((cosines > 0.15) == (salient[0][:, None] == salient[0])).all()
+
+
+def test_salient_patches_out_of_reach_are_asked_nothing() -> None:
+    # Two patches a side, all sixteen pairs decided alike; with no reach two of them are left out.
+    keys = torch.tensor([[[1.0], [-1.0], [-1.0], [1.0]]])
+    salient = torch.tensor([[1.0, 0, 0, 1]])
+    each = math.log(1 + math.exp(-2))
+    assert saliency_loss(keys, salient, ALL).item() == pytest.approx(each)
+    alone = saliency_loss(keys, salient, replace(ALL, reach=0))
+    assert alone.item() == pytest.approx(14 / 16 * each)
+
+
+def test_patches_within_reach_by_hand() -> None:
+    near = patches_within(1, 3)
+    assert near[0].nonzero().flatten().tolist() == [0, 1, 3, 4]
+    assert near[4].all()
+    assert torch.equal(near, near.T)
 
 
 def test_training_lowers_the_saliency_loss() -> None:
