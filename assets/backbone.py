@@ -105,9 +105,8 @@ def _pretrain(
         tau=choices.tau,
         center_keys=choices.center_keys,
     )
-    for pattern in ("photos-*.rgb", "salient-*.bool"):
-        for derived in folder.glob(pattern):
-            derived.unlink()
+    for derived in folder.glob("photos-*"):
+        derived.unlink()
     lines = (folder / PROGRESS).read_text().splitlines() if (folder / PROGRESS).exists() else []
     points = [json.loads(line) for line in lines]
     return {"progress": [{"step": p["step"] + 1, "loss": p["loss"]} for p in points][-200:]}

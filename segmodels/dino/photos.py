@@ -15,7 +15,7 @@ from segmodels.formats.tar import is_tar, read_member, tar_index
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
-def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.ndarray:
+def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.memmap:
     """Decode photographs to centre squares, once, and map the result into memory.
 
     Args:

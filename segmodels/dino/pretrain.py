@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from segmodels.dino.backbone import load_backbone
@@ -51,8 +52,7 @@ def pretrain(
     """
     checkpoint = out / CHECKPOINT
     photos = cached_photos(images, out, settings.photo_size)
-    cells = settings.saliency.cells
-    salient = cached_saliency(photos, out / f"salient-{cells}-{len(photos)}.bool", cells, say)
+    salient = _salient(photos, settings, say)
     weights = None if start is None else load_backbone(start).state()
     trainer = Trainer(settings, photos, salient, device, weights)
     if checkpoint.is_file():
@@ -71,6 +71,17 @@ def pretrain(
             trainer.save(checkpoint)
     trainer.save(checkpoint)
     return checkpoint
+
+
+def _salient(
+    photos: np.memmap, settings: PretrainSettings, say: Callable[[str], None]
+) -> np.ndarray:
+    """Salient cells of the photographs, kept beside their file; not looked for without that loss."""
+    cells = settings.saliency.cells
+    if not settings.saliency.weight:
+        return np.zeros((len(photos), cells, cells), bool)
+    decoded = Path(str(photos.filename))
+    return cached_saliency(photos, decoded.with_name(f"{decoded.stem}-{cells}.salient"), cells, say)
 
 
 def _tell(

@@ -35,4 +35,4 @@ def test_a_short_pretraining_gives_weights_that_load(tmp_path):
     folder = store.stage("dino_backbone").require().folder
     backbone = load_backbone(folder / WEIGHTS_FILE)
     assert (backbone.image_size, backbone.tau, backbone.center_keys) == (64, 0.3, False)
-    assert not list(folder.glob("photos-*.rgb"))
+    assert not list(folder.glob("photos-*"))

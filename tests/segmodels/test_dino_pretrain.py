@@ -268,6 +268,18 @@ def test_no_photograph_is_an_error(tmp_path: Path) -> None:
         cached_photos([tmp_path / "absent"], tmp_path / "cache", 24)
 
 
+def test_saliency_belongs_to_its_photographs_and_its_loss(tmp_path: Path) -> None:
+    for name, photos in (("one", blobs(8)), ("other", blobs(8)[::-1])):
+        write_photos(tmp_path / name, photos)
+    plain = replace(TINY, steps=1, saliency=replace(TINY.saliency, weight=0.0))
+    pretrain(plain, [tmp_path / "one"], tmp_path / "plain", say=lambda _: None)
+    assert not list((tmp_path / "plain").glob("*.salient"))
+    for name in ("one", "other"):
+        # As many photographs as before, in the same folder, but others.
+        pretrain(replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", say=lambda _: None)
+    assert len(list((tmp_path / "run").glob("*.salient"))) == 2
+
+
 def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     write_photos(tmp_path / "in", blobs(12))
     said: list[str] = []
