@@ -1,6 +1,6 @@
 """Average precision and recall of scored boxes and masks, by the COCO rules."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,23 +10,30 @@ import pyarrow as pa
 Row = dict[str, Any]
 """A COCO result or annotation: image_id, category_id, bbox xywh, segmentation RLE, score or iscrowd."""
 
-MAX_DETECTIONS = 100
+MAX_DETECTIONS = (100,)
 _KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO scores in percent; `per_class` holds the AP of each class that has ground truth."""
+    """COCO scores in percent.
+
+    Attributes:
+        ap, ap50, ap75: precision, of all detections that count.
+        recall: average recall by how many detections of each image and class count.
+        per_class: AP of each class that has ground truth.
+    """
 
     ap: float
     ap50: float
     ap75: float
-    ar100: float
+    recall: dict[int, float]
     per_class: dict[int, float]
 
     def as_dict(self) -> dict[str, float]:
-        """The four summary numbers under their usual names."""
-        return {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75, "AR100": self.ar100}
+        """The summary numbers under their usual names, such as AP50 and AR100."""
+        recalls = {f"AR{count}": value for count, value in self.recall.items()}
+        return {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75, **recalls}
 
 
 def average_precision(
@@ -35,14 +42,17 @@ def average_precision(
     image_sizes: Mapping[int, tuple[int, int]],
     *,
     kind: Literal["box", "mask"],
+    max_detections: Sequence[int] = MAX_DETECTIONS,
 ) -> AveragePrecision | None:
     """Score results against annotations whose categories share one numbering.
 
     Args:
-        results: COCO result rows; the best 100 of each image and class count.
+        results: COCO result rows.
         annotations: COCO annotation rows; crowd regions absorb detections and are never missed.
         image_sizes: (height, width) of every image that is scored, by image id.
         kind: whether boxes or masks are compared.
+        max_detections: how many of each image and class count, the best first; ascending. Recall
+            is told for each, precision for the last.
 
     Returns:
         The scores, or None when no annotation is left to be found.
@@ -72,13 +82,13 @@ def average_precision(
         separate_eval=True,
         rle_iou_max_workers=1,
     )
-    evaluator.params.maxDets = [MAX_DETECTIONS]
+    evaluator.params.maxDets = list(max_detections)
     # Size classes are not reported, so only the range "all" is computed.
     evaluator.params.areaRng = [[0, 1e10]]
     evaluator.params.areaRngLbl = ["all"]
     evaluator.evaluate()
     evaluator.accumulate()
-    return _summary(evaluator.eval, class_ids)
+    return _summary(evaluator.eval, class_ids, max_detections)
 
 
 def merge_classes(rows: Iterable[Row]) -> list[Row]:
@@ -124,10 +134,13 @@ def _silent(*_: object) -> None:
     """Swallow what the evaluator would log."""
 
 
-def _summary(accumulated: Mapping[str, Any], class_ids: list[int]) -> AveragePrecision:
-    # precision: (10 IoU thresholds, 101 recalls, classes, 1, 1); recall: (10, classes, 1, 1); -1 = no truth.
-    precision = np.asarray(accumulated["precision"])[..., 0, 0]
-    recall = np.asarray(accumulated["recall"])[..., 0, 0]
+def _summary(
+    accumulated: Mapping[str, Any], class_ids: list[int], max_detections: Sequence[int]
+) -> AveragePrecision:
+    # precision: (10 IoU thresholds, 101 recalls, classes, 1 size, counts); recall: (10, classes,
+    # 1 size, counts); -1 = no truth.
+    precision = np.asarray(accumulated["precision"])[..., 0, -1]
+    recall = np.asarray(accumulated["recall"])[:, :, 0]
     per_class = {
         class_id: _mean_percent(precision[:, :, index])
         for index, class_id in enumerate(class_ids)
@@ -137,7 +150,9 @@ def _summary(accumulated: Mapping[str, Any], class_ids: list[int]) -> AveragePre
         ap=_mean_percent(precision),
         ap50=_mean_percent(precision[0]),
         ap75=_mean_percent(precision[5]),
-        ar100=_mean_percent(recall),
+        recall={
+            count: _mean_percent(recall[..., index]) for index, count in enumerate(max_detections)
+        },
         per_class=per_class,
     )
 

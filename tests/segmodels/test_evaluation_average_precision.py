@@ -102,8 +102,8 @@ def test_more_than_a_hundred_detections_count_only_the_best_hundred():
     noise = [row(1, 1, (30, 20, 8, 8), score=0.9) for _ in range(100)]
     found = [*noise, row(1, 1, (4, 4, 12, 12), score=0.1)]
     sizes = {1: (HEIGHT, WIDTH)}
-    assert average_precision(found, truths, sizes, kind="box").ar100 == 0
-    assert average_precision(found[1:], truths, sizes, kind="box").ar100 == 100
+    assert average_precision(found, truths, sizes, kind="box").recall[100] == 0
+    assert average_precision(found[1:], truths, sizes, kind="box").recall[100] == 100
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
