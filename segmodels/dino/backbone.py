@@ -78,6 +78,19 @@ class Backbone:
         """Width of keys, tokens and CLS."""
         return self._model.shape.dim
 
+    def untrained(self, seed: int) -> "Backbone":
+        """Give the same network, settings and device with freshly drawn weights, to compare with."""
+        model = VisionTransformer(self._model.shape)
+        model.initialise(torch.Generator().manual_seed(seed))
+        return Backbone(
+            f"{self.name}, untrained",
+            model,
+            image_size=self.image_size,
+            tau=self.tau,
+            center_keys=self.center_keys,
+            device=self.device,
+        )
+
     def state(self) -> dict[str, Tensor]:
         """The transformer's tensors by their official DINO names."""
         return self._model.state_dict()

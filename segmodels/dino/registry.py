@@ -73,7 +73,7 @@ def locate_weights(
     """
     name, asked = _split_hash(str(name_or_path))
     if name in OFFICIAL:
-        path = Path(cache_folder).expanduser() / OFFICIAL[name].rsplit("/", 1)[-1]
+        path = _place(name, cache_folder)
         if not path.is_file():
             _download(f"{site.rstrip('/')}/{OFFICIAL[name]}", path, asked, log)
         else:
@@ -89,6 +89,16 @@ def locate_weights(
     if asked is not None:
         check_sha256(path, file_sha256(path), asked, None)
     return path
+
+
+def cached_names(cache_folder: str | Path = DEFAULT_CACHE) -> list[str]:
+    """List the official names whose files a cache folder holds; nothing is fetched or verified."""
+    return [name for name in OFFICIAL if _place(name, cache_folder).is_file()]
+
+
+def _place(name: str, cache_folder: str | Path) -> Path:
+    """Where the cache keeps official weights."""
+    return Path(cache_folder).expanduser() / OFFICIAL[name].rsplit("/", 1)[-1]
 
 
 def _split_hash(name: str) -> tuple[str, str | None]:

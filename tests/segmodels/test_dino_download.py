@@ -31,6 +31,7 @@ from segmodels.dino.registry import (
     OFFICIAL,
     UnknownBackboneError,
     WeightsUnavailableError,
+    cached_names,
     locate_weights,
 )
 from segmodels.dino.vit import VisionTransformer, ViTShape
@@ -367,3 +368,11 @@ def test_a_cache_that_takes_no_record_still_serves(cache: Path) -> None:
 
 def test_cached_files_have_names_of_their_own() -> None:
     assert len({place.rsplit("/", 1)[-1] for place in OFFICIAL.values()}) == len(OFFICIAL)
+
+
+def test_what_the_cache_holds_is_listed_by_name(cache: Path) -> None:
+    assert cached_names(cache) == []
+    put_by_hand(cache, b"only looked for, not read")
+    (cache / "dinov2_vits14_reg4_pretrain.pth.part").write_bytes(b"")
+    assert cached_names(cache) == [NAME]
+    assert visible(cache) == {FILE, "dinov2_vits14_reg4_pretrain.pth.part"}

@@ -321,3 +321,25 @@ def test_embedded_loads_and_extracts() -> None:
     assert features.keys.shape == (1, 4, 4, backbone.dim)
     assert torch.isfinite(features.keys).all()
     assert backbone.image_size % backbone.patch_size == 0
+
+
+@pytest.mark.parametrize("extra", [{}, {"registers": 4, "layer_scale": True}])
+def test_untrained_is_the_same_network_with_other_weights(
+    extra: dict[str, int], tmp_path: Path
+) -> None:
+    state = drawn(replace(SHAPE, **extra))
+    # What a trained network has: no parameter is as it was drawn.
+    state = {name: tensor + 1 for name, tensor in state.items()}
+    metadata = {"num_heads": "2", "image_size": "64", "tau": "0.3", "center_keys": "true"}
+    save_file(state, tmp_path / "weights.safetensors", metadata)
+    trained = load_backbone(tmp_path / "weights.safetensors")
+    untrained = trained.untrained(1)
+    assert (untrained.image_size, untrained.tau, untrained.center_keys) == (64, 0.3, True)
+    assert {name: tensor.shape for name, tensor in untrained.state().items()} == {
+        name: tensor.shape for name, tensor in state.items()
+    }
+    assert not [name for name, new in untrained.state().items() if torch.equal(new, state[name])]
+    assert (untrained.state()["patch_embed.proj.weight"].std() - 0.02).abs() < 0.002
+    assert trained.digest == weights_digest(state)
+    assert untrained.digest == trained.untrained(1).digest != trained.untrained(2).digest
+    assert torch.isfinite(untrained.extract(torch.zeros(1, 3, 64, 64)).cls).all()
