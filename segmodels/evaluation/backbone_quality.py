@@ -4,74 +4,40 @@ Any source of patch features is measured the same way, by what MaskCut makes of 
 CRF and by the classes of neighbouring instance vectors. No label reaches the features themselves.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import torch
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
 from kernels import rle
 from kernels.affinity import center_keys
 from kernels.ncut import maskcut
-from segmodels.dino.backbone import Backbone
-from segmodels.dino.pixels import normalised_pixels, resize_square
-from segmodels.evaluation.average_precision import Row, average_precision, merge_classes
+from segmodels.evaluation.average_precision import (
+    AveragePrecision,
+    Row,
+    average_precision,
+    merge_classes,
+)
 from segmodels.evaluation.evidence import truth_rows
+from segmodels.evaluation.patch_features import Keys, Masks, PatchFeatures
+from segmodels.formats.decode import read_image
 from segmodels.formats.ground_truth import GroundTruth
-from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
 from segmodels.u2seg.maskcut import MaskCutSettings, discover_masks
 
 NEIGHBOURS = 5
+OBJECT_MASKS = 3
 DETECTIONS = (3, 10)
 # COCO's bound of "small": a crop of fewer pixels shows no class.
 SMALLEST_AREA = 32**2
 
-Keys = NDArray[np.float32]
-Masks = NDArray[np.bool_]
+Say = Callable[[str], None]
+_REPORT_EVERY = 50
 
 
-class PatchFeatures(Protocol):
-    """What can be measured; image (H, W, 3) uint8 RGB.
-
-    Attributes:
-        image_size, tau, center_keys: what MaskCut uses with it.
-    """
-
-    image_size: int
-    tau: float
-    center_keys: bool
-
-    def keys(self, image: NDArray[np.uint8]) -> Keys:
-        """Features (g, g, d) of the image's patches."""
-
-    def embed(self, image: NDArray[np.uint8], masks: Masks) -> NDArray[np.float32]:
-        """One vector (m, d) of each instance, masks (m, H, W)."""
-
-
-class BackboneFeatures:
-    """A backbone as it is used by default: keys at its own image size, CLS of masked boxes."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.image_size = backbone.image_size
-        self.tau = backbone.tau
-        self.center_keys = backbone.center_keys
-        self._backbone = backbone
-
-    def keys(self, image: NDArray[np.uint8]) -> Keys:
-        """See PatchFeatures."""
-        pixels = normalised_pixels(resize_square(image, self.image_size))
-        keys: Keys = self._backbone.extract(torch.from_numpy(pixels)[None]).keys[0].cpu().numpy()
-        return keys
-
-    def embed(self, image: NDArray[np.uint8], masks: Masks) -> NDArray[np.float32]:
-        """See PatchFeatures."""
-        return embed_instances(image, masks, self._backbone, EmbeddingSettings())
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ObjectOverlaps:
     """IoU of each photograph of one object: of the first mask, and of the best of three."""
 
@@ -79,21 +45,60 @@ class ObjectOverlaps:
     best: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class AnnotatedImage:
+    """One photograph whose instances are known.
+
+    Attributes:
+        image_id: its id.
+        image: (H, W, 3) uint8 RGB.
+        rows: true instances, COCO annotation rows.
+    """
+
+    image_id: int
+    image: NDArray[np.uint8]
+    rows: list[Row]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassNeighbours:
+    """Which classes lie near each true instance that is large enough to show its own.
+
+    Attributes:
+        shares: (m,) share, 0 to 1, of the nearest neighbours that have the instance's class; NaN
+            where that class occurs in no other image.
+        image_ids: (m,) where each instance is.
+    """
+
+    shares: NDArray[np.float64]
+    image_ids: NDArray[np.int64]
+
+    @property
+    def purity(self) -> float:
+        """Mean share in percent; NaN where no class occurs in two images."""
+        asked = self.shares[~np.isnan(self.shares)]
+        return 100 * float(asked.mean()) if len(asked) else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
 class InstanceQuality:
     """Scores on annotated instances, in percent.
 
     Attributes:
         ar3, ar10: class-agnostic average recall (IoU 0.5 to 0.95) of MaskCut's first masks.
         ap50: class-agnostic average precision of ten masks, the first cut first.
-        purity: share of an instance's 5 nearest neighbours, by cosine, of its own class; instances
-            of its own image do not count. NaN where no class occurs in two images.
+        neighbours: of the instances' vectors, see `class_neighbours`.
     """
 
     ar3: float
     ar10: float
     ap50: float
-    purity: float
+    neighbours: ClassNeighbours
+
+    @property
+    def purity(self) -> float:
+        """See ClassNeighbours."""
+        return self.neighbours.purity
 
 
 def object_overlaps(
@@ -118,7 +123,9 @@ def keys_overlaps(
     for key, mask in zip(keys, masks, strict=True):
         truth = patch_truth(mask, key.shape[0])
         chosen = center_keys(key) if center else key
-        found = maskcut(chosen.reshape(truth.size, -1), truth.shape, tau=tau).masks
+        found = maskcut(
+            chosen.reshape(truth.size, -1), truth.shape, tau=tau, max_masks=OBJECT_MASKS
+        ).masks
         overlaps = [overlap(one, truth) for one in found]
         scores.append((overlaps[0], max(overlaps)))
     first, best = np.array(scores, np.float64).reshape(-1, 2).T
@@ -137,23 +144,40 @@ def overlap(a: Masks, b: Masks) -> float:
     return float((a & b).sum() / union) if union else 1.0
 
 
+def annotated_images(table: pa.Table, ground_truth: GroundTruth) -> Iterator[AnnotatedImage]:
+    """Read the images of a table (IMAGES_SCHEMA) whose instances are annotated, in its order."""
+    for record in table.select(["image_id", "source", "path", "height", "width"]).to_pylist():
+        size = (record["height"], record["width"])
+        rows = truth_rows(ground_truth, record["image_id"], size)
+        if rows is not None:
+            image = read_image(record["source"], record["path"])
+            yield AnnotatedImage(record["image_id"], image, rows)
+
+
 def instance_quality(
-    features: PatchFeatures,
-    images: Sequence[tuple[int, NDArray[np.uint8]]],
-    ground_truth: GroundTruth,
-    on_progress: Callable[[str], None] = lambda _: None,
+    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
 ) -> InstanceQuality | None:
-    """Measure recall, precision and purity on annotated photographs.
+    """Measure recall, precision and neighbours on annotated photographs.
 
     Args:
         features: what is measured.
-        images: image id and (H, W, 3) uint8 RGB; those without annotations are passed over.
-        ground_truth: true instances.
+        images: the photographs.
         on_progress: receives a line now and then.
 
     Returns:
-        The scores, or None where nothing is annotated.
+        The scores, or None where no photograph has an instance.
     """
+    scores = mask_scores(features, images, on_progress)
+    if scores is None:
+        return None
+    neighbours = class_neighbours(features, images, on_progress)
+    return InstanceQuality(scores.recall[3], scores.recall[10], scores.ap50, neighbours)
+
+
+def mask_scores(
+    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
+) -> AveragePrecision | None:
+    """Score what MaskCut finds, whatever its class; None where no photograph has an instance."""
     settings = MaskCutSettings(
         image_size=features.image_size,
         tau=features.tau,
@@ -161,81 +185,98 @@ def instance_quality(
         max_masks=DETECTIONS[-1],
         use_crf=False,
     )
-    found: list[Row] = []
-    truths: list[Row] = []
-    sizes: dict[int, tuple[int, int]] = {}
-    vectors, class_ids, image_ids = [], [], []
-    for number, (image_id, image) in enumerate(images, start=1):
-        size = (image.shape[0], image.shape[1])
-        rows = truth_rows(ground_truth, image_id, size)
-        if rows is None:
-            continue
-        sizes[image_id] = size
-        truths += rows
-        found += _found_rows(image_id, image, features, settings)
-        kept = [row for row in rows if not row["iscrowd"] and row["area"] >= SMALLEST_AREA]
-        if kept:
-            masks = rle.decode([row["segmentation"]["counts"].encode() for row in kept], *size)
-            vectors.append(features.embed(image, masks))
-            class_ids += [row["category_id"] for row in kept]
-            image_ids += [image_id] * len(kept)
-        if number % 50 == 0:
-            on_progress(f"backbone quality: {number} of {len(images)} images")
-    scores = average_precision(
-        merge_classes(found), merge_classes(truths), sizes, kind="mask", max_detections=DETECTIONS
+    found = [
+        row
+        for one in _reported(images, "cut", on_progress)
+        for row in _found_rows(one, features, settings)
+    ]
+    return average_precision(
+        merge_classes(found),
+        merge_classes(row for one in images for row in one.rows),
+        {one.image_id: one.image.shape[:2] for one in images},
+        kind="mask",
+        max_detections=DETECTIONS,
     )
-    if scores is None:
-        return None
-    purity = float("nan")
-    if vectors:
-        purity = neighbour_purity(np.concatenate(vectors), np.array(class_ids), np.array(image_ids))
-    return InstanceQuality(scores.recall[3], scores.recall[10], scores.ap50, 100 * purity)
 
 
-def neighbour_purity(
+def class_neighbours(
+    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
+) -> ClassNeighbours:
+    """Find the 5 nearest neighbours, by cosine, of each true instance's vector.
+
+    Crowds, and instances smaller than COCO's bound of "small", are left out.
+    """
+    vectors, class_ids, image_ids = [], [], []
+    for one in _reported(images, "embedded", on_progress):
+        rows = [row for row in one.rows if not row["iscrowd"]]
+        counts = [row["segmentation"]["counts"].encode() for row in rows]
+        masks = rle.decode(counts, *one.image.shape[:2])
+        large = masks.sum(axis=(1, 2)) >= SMALLEST_AREA
+        if large.any():
+            vectors.append(features.embed(one.image, masks[large]))
+        class_ids += [row["category_id"] for row, kept in zip(rows, large, strict=True) if kept]
+        image_ids += [one.image_id] * int(large.sum())
+    if not image_ids:
+        return ClassNeighbours(np.zeros(0), np.zeros(0, np.int64))
+    places = np.array(image_ids, np.int64)
+    shares = neighbour_shares(np.concatenate(vectors), np.array(class_ids), places)
+    return ClassNeighbours(shares, places)
+
+
+def neighbour_shares(
     vectors: NDArray[np.floating],
     class_ids: NDArray[np.integer],
     image_ids: NDArray[np.integer],
     k: int = NEIGHBOURS,
-) -> float:
-    """Mean share of the nearest neighbours from other images that have an instance's class.
+) -> NDArray[np.float64]:
+    """Share of each instance's nearest neighbours, among those of other images, of its class.
 
     Args:
         vectors: (m, d), compared by cosine.
         class_ids: (m,).
         image_ids: (m,); neighbours within one image share its light and place, and do not count.
-        k: neighbours.
+        k: neighbours; fewer where other images have fewer instances.
 
     Returns:
-        A share over the instances whose class occurs in another image; NaN when there is none.
+        (m,) in [0, 1]; NaN where no other image has an instance of the class.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     elsewhere = image_ids[:, None] != image_ids
     alike = (class_ids[:, None] == class_ids) & elsewhere
-    asked = alike.any(axis=1)
-    if not asked.any():
-        return float("nan")
     similarity = np.where(elsewhere, unit @ unit.T, -np.inf)
-    neighbours = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    return float(np.take_along_axis(alike, neighbours, axis=1)[asked].mean())
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(alike, nearest, axis=1).sum(axis=1)
+    counted = np.minimum(elsewhere.sum(axis=1), k)
+    return np.where(alike.any(axis=1), found / np.maximum(counted, 1), np.nan)
+
+
+def _reported(
+    images: Sequence[AnnotatedImage], done: str, on_progress: Say
+) -> Iterator[AnnotatedImage]:
+    """Hand out the images, with a line now and then."""
+    for number, one in enumerate(images, start=1):
+        yield one
+        if number % _REPORT_EVERY == 0:
+            on_progress(f"backbone quality: {done} {number} of {len(images)} images")
 
 
 def _found_rows(
-    image_id: int, image: NDArray[np.uint8], features: PatchFeatures, settings: MaskCutSettings
+    one: AnnotatedImage, features: PatchFeatures, settings: MaskCutSettings
 ) -> list[Row]:
     """MaskCut's masks as COCO result rows, earlier cuts with the higher score."""
-    found = discover_masks([image], features.keys(image)[None], settings)[0].masks
+    found = discover_masks([one.image], features.keys(one.image)[None], settings)[0].masks
     if not found:
         return []
-    counts = rle.encode(np.stack([one.mask for one in found]))
-    boxes = rle.bbox_xywh(counts, *image.shape[:2]).tolist()
+    size = list(one.image.shape[:2])
+    counts = rle.encode(np.stack([mask.mask for mask in found]))
+    boxes = rle.bbox_xywh(counts, *size).tolist()
     return [
         {
-            "image_id": image_id,
+            "image_id": one.image_id,
             "category_id": 1,
             "bbox": box,
-            "score": 1 / (1 + one.repetition),
-            "segmentation": {"size": list(image.shape[:2]), "counts": count.decode("ascii")},
+            "score": 1 / (1 + mask.repetition),
+            "segmentation": {"size": size, "counts": count.decode("ascii")},
         }
-        for one, count, box in zip(found, counts, boxes, strict=True)
+        for mask, count, box in zip(found, counts, boxes, strict=True)
     ]

@@ -97,6 +97,26 @@ def test_merged_classes_equal_pycocotools_without_categories(seed):
     np.testing.assert_allclose(list(score.as_dict().values()), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["box", "mask"])
+@pytest.mark.parametrize("max_detections", [(1,), (3, 10), (1, 2, 100)])
+def test_recall_at_several_counts_equals_pycocotools(max_detections, kind):
+    truths, results, sizes = random_case(12, images=8)
+    truths, results = merge_classes(truths), merge_classes(results)
+    _, evaluator = pycocotools_scores(truths, results, sizes, kind)
+    evaluator.params.maxDets = list(max_detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator.evaluate()
+        evaluator.accumulate()
+    score = average_precision(results, truths, sizes, kind=kind, max_detections=max_detections)
+    recall = evaluator.eval["recall"][:, 0, 0].mean(axis=0)
+    assert tuple(score.recall) == max_detections
+    np.testing.assert_allclose(list(score.recall.values()), 100 * recall)
+    precision = evaluator.eval["precision"][:, :, 0, 0, -1]
+    assert score.ap == pytest.approx(100 * precision.mean())
+    assert score.ap50 == pytest.approx(100 * precision[0].mean())
+    assert list(score.as_dict())[3:] == [f"AR{count}" for count in max_detections]
+
+
 def test_more_than_a_hundred_detections_count_only_the_best_hundred():
     truths = [row(1, 1, (4, 4, 12, 12), iscrowd=0)]
     noise = [row(1, 1, (30, 20, 8, 8), score=0.9) for _ in range(100)]
