@@ -1,203 +1,226 @@
-"""How well a backbone's keys cut objects out, beside random weights and hand-made descriptors.
+"""How well a backbone's keys cut objects out and its vectors tell classes, beside simpler features.
 
     python -m benchmarks backbone_quality --data ...   the tables
     python -m benchmarks.backbone_quality --data ...   trials: sizes, thresholds, centring
 
-Small sets tell variants apart, they reproduce no paper.
+The measures are `segmodels.evaluation.backbone_quality`. Small sets tell variants apart, they
+reproduce no paper.
 """
 
 import argparse
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from benchmarks.descriptors import PATCH, SIZE, descriptors
+from benchmarks.descriptors import DescriptorFeatures
 from benchmarks.options import Options
 from benchmarks.tables import Table
-from kernels.affinity import center_keys
-from kernels.ncut import maskcut
 from segmodels.dino import Backbone, load_backbone
-from segmodels.dino.backbone import build_model
-from segmodels.dino.pixels import normalised_pixels, resize_square
+from segmodels.dino.registry import EMBEDDED, cached_names
 from segmodels.dino.salient import salient_cells
 from segmodels.dino.settings import SaliencySettings
-from segmodels.dino.weights import EMBEDDED_FILE
+from segmodels.evaluation.backbone_quality import (
+    AnnotatedImage,
+    ClassNeighbours,
+    InstanceQuality,
+    ObjectOverlaps,
+    annotated_images,
+    class_neighbours,
+    instance_quality,
+    keys_overlaps,
+    mask_scores,
+    object_overlaps,
+    overlap,
+    patch_truth,
+)
+from segmodels.evaluation.patch_features import BackboneFeatures, PatchFeatures
 from segmodels.formats.decode import read_image
+from segmodels.formats.ground_truth import load_ground_truth
+from segmodels.formats.sources import ImageSource, scan_sources
 
 RANDOM, DESCRIPTORS, SALIENCY = "random", "descriptors", "saliency, no backbone"
+PHOTOGRAPHS, QUICK = 100, 12
 RESAMPLES = 10_000
-Keys = NDArray[np.float32]
-Masks = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """IoU of every photograph, at patch resolution: of the first mask, and of the best of three."""
-
-    first: NDArray[np.float64]
-    best: NDArray[np.float64]
+Scores = NDArray[np.float64]
 
 
 def run(options: Options) -> list[Table]:
-    """Measure the embedded backbone, the same untrained, and the descriptors, by paired bootstrap."""
+    """Measure the embedded backbone beside random weights, descriptors and what the cache holds."""
     if options.data is None:
         title = "Not measured: it needs photographs with ground truth (`--data`)."
         return [Table(title, ["backbone"], [])]
-    ecssd = options.data / "data" / "ecssd"
-    images, masks = zip(*photographs(ecssd, 12 if options.quick else 100), strict=True)
-    embedded = load_backbone("embedded")
-    found = {
-        name: recommended_quality(name, embedded, list(images), list(masks))
-        for name in ("embedded", RANDOM, DESCRIPTORS, SALIENCY)
-    }
-    rows = []
-    for name, scores in found.items():
-        row = [name, f"{scores.first.mean():.3f}", f"{scores.best.mean():.3f}"]
-        if name == "embedded":
-            rows.append([*row, "-", "-"])
-            continue
-        for ours, theirs in (
-            (found["embedded"].first, scores.first),
-            (found["embedded"].best, scores.best),
-        ):
-            low, high = paired_interval(ours, theirs)
-            row.append(f"{np.mean(ours - theirs):+.3f} ({low:+.3f} to {high:+.3f})")
-        rows.append(row)
-    settings = f"{embedded.image_size} px, tau {embedded.tau}, centred keys {embedded.center_keys}"
+    photos, masks = photographs(options.data, QUICK if options.quick else PHOTOGRAPHS)
+    annotated = coco_images(options.data, QUICK if options.quick else None)
+    overlaps: dict[str, ObjectOverlaps] = {}
+    instances: dict[str, InstanceQuality] = {}
+    settings = []
+    for name in (EMBEDDED, RANDOM, DESCRIPTORS, *cached_names()):
+        say(f"backbone quality: {name}")
+        features = features_of(name)
+        centred = ", centred keys" if features.center_keys else ""
+        settings.append(f"{name} {features.image_size} px, tau {features.tau}{centred}")
+        overlaps[name] = object_overlaps(features, photos, masks)
+        if (found := instance_quality(features, annotated, say)) is not None:
+            instances[name] = found
+    overlaps[SALIENCY] = saliency_overlaps(photos, masks)
     return [
-        Table(
-            f"MaskCut's three masks of {len(images)} ECSSD photographs, no CRF, IoU at patch "
-            f"resolution. embedded and random: {settings}; descriptors: {SIZE} px, tau 0.15; saliency: "
-            "its one mask on its own cells. Differences with 95 % intervals of a paired bootstrap.",
-            ["backbone", "first mask", "best of three", "embedded more, first", "best of three"],
-            rows,
-        )
+        object_table(overlaps, len(photos), "; ".join(settings)),
+        instance_table(instances, len(annotated)),
     ]
 
 
-def recommended_quality(
-    name: str, embedded: Backbone, images: list[np.ndarray], masks: list[np.ndarray]
-) -> Quality:
-    """Cut with what a backbone recommends; the untrained one takes the embedded one's settings."""
-    if name == DESCRIPTORS:
-        truths = [patch_truth(mask, SIZE // PATCH) for mask in masks]
-        return quality((descriptors(resize_square(i, SIZE)) for i in images), truths, 0.15, False)
-    if name == SALIENCY:
-        cells = SaliencySettings().cells
-        pairs = zip(images, masks, strict=True)
-        found = [_iou(salient_cells(image, cells), patch_truth(m, cells)) for image, m in pairs]
-        return Quality(np.array(found), np.array(found))
-    backbone = random_backbone(0) if name == RANDOM else embedded
-    keys = backbone_keys(backbone, images, embedded.image_size)
-    truths = [patch_truth(mask, embedded.image_size // backbone.patch_size) for mask in masks]
-    return quality(keys, truths, embedded.tau, embedded.center_keys)
+def features_of(name: str) -> PatchFeatures:
+    """What is measured under a name; random weights take the embedded backbone's settings."""
+    return DescriptorFeatures() if name == DESCRIPTORS else BackboneFeatures(backbone_of(name))
 
 
-def photographs(folder: Path, limit: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (H, W, 3) uint8 images with their (H, W) bool masks."""
-    masks = sorted((folder / "ground_truth_mask").glob("*.png"))[:limit]
-    for path in masks:
-        with Image.open(path) as mask:
-            yield (
-                read_image(folder / "images", f"{path.stem}.jpg"),
-                np.asarray(mask.convert("L")) > 127,
-            )
+def backbone_of(name: str) -> Backbone:
+    """Load a backbone by its name, or draw random weights."""
+    return load_backbone(EMBEDDED).untrained(0) if name == RANDOM else load_backbone(name)
 
 
-def patch_truth(mask: np.ndarray, grid: int) -> np.ndarray:
-    """Reduce a mask to the (grid, grid) patches that it covers by more than half."""
-    cover = Image.fromarray(mask.astype(np.float32)).resize((grid, grid), Image.Resampling.BOX)
-    return np.asarray(cover) > 0.5
+def saliency_overlaps(
+    photos: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.bool_]]
+) -> ObjectOverlaps:
+    """What the pre-training's saliency finds by itself: one mask, on its own cells."""
+    cells = SaliencySettings().cells
+    pairs = zip(photos, masks, strict=True)
+    found = [overlap(salient_cells(photo, cells), patch_truth(m, cells)) for photo, m in pairs]
+    return ObjectOverlaps(np.array(found), np.array(found))
 
 
-def quality(
-    keys: Iterator[Keys] | Sequence[Keys], truths: Sequence[Masks], tau: float, center: bool
-) -> Quality:
-    """Cut every photograph.
+def object_table(found: Mapping[str, ObjectOverlaps], count: int, settings: str) -> Table:
+    """The table of ECSSD, each row beside the embedded backbone's."""
+    ours, each = found[EMBEDDED], np.arange(count)
+    rows = []
+    for name, scores in found.items():
+        row = [name, f"{scores.first.mean():.3f}", f"{scores.best.mean():.3f}"]
+        pairs = ((ours.first, scores.first), (ours.best, scores.best))
+        more = [difference(mine - theirs, each, 3) for mine, theirs in pairs]
+        rows.append([*row, *(("-", "-") if name == EMBEDDED else more)])
+    title = (
+        f"MaskCut's three masks of {count} ECSSD photographs, no CRF, IoU at patch resolution. "
+        f"{settings}; saliency: its one mask on its own cells. Differences with 95 % intervals of a "
+        "paired bootstrap over photographs."
+    )
+    columns = ["backbone", "first mask", "best of three", "embedded more, first", "best of three"]
+    return Table(title, columns, rows)
 
-    Args:
-        keys: for each photograph (grid, grid, d).
-        truths: for each photograph (grid, grid) bool.
-        tau: affinity threshold.
-        center: subtract each photograph's mean key.
-    """
-    scores = []
-    for key, truth in zip(keys, truths, strict=True):
-        chosen = center_keys(key) if center else key
-        masks = maskcut(chosen.reshape(truth.size, -1), truth.shape, tau=tau).masks
-        overlaps = [_iou(mask, truth) for mask in masks]
-        scores.append((overlaps[0], max(overlaps)))
-    first, best = np.array(scores).T
-    return Quality(first, best)
+
+def instance_table(found: Mapping[str, InstanceQuality], count: int) -> Table:
+    """The table of COCO, in percent, each row beside the embedded backbone's."""
+    rows = []
+    for name, scores in found.items():
+        ours, theirs = found[EMBEDDED].neighbours, scores.neighbours
+        more = difference(100 * (ours.shares - theirs.shares), ours.image_ids, 1)
+        numbers = (scores.ar3, scores.ar10, scores.ap50, scores.purity)
+        row = [name, *(f"{number:.1f}" for number in numbers)]
+        rows.append([*row, "-" if name == EMBEDDED else more])
+    title = (
+        f"{count} COCO photographs, the same settings, in percent: MaskCut's masks without a CRF, "
+        "whatever their class; purity is the share of an instance's 5 nearest neighbours in other "
+        "photographs that are of its class, with a 95 % interval of a paired bootstrap over "
+        "photographs."
+    )
+    columns = ["backbone", "AR@3", "AR@10", "mask AP50", "k-NN purity", "embedded more, purity"]
+    return Table(title, columns, rows)
+
+
+def difference(more: Scores, image_ids: NDArray[np.integer], digits: int) -> str:
+    """Mean of paired differences with its interval, those that are NaN left out; "-" of nothing."""
+    asked = ~np.isnan(more)
+    if not asked.any():
+        return "-"
+    low, high = paired_interval(more[asked], image_ids[asked])
+    return f"{more[asked].mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def paired_interval(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], seed: int = 0
+    differences: Scores, image_ids: NDArray[np.integer], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean difference, by resampling photographs."""
-    chosen = np.random.default_rng(seed).integers(len(ours), size=(RESAMPLES, len(ours)))
-    low, high = np.quantile((ours - theirs)[chosen].mean(axis=1), [0.025, 0.975])
+    """95 % interval of the mean difference, by resampling photographs with all that is in them."""
+    _, places = np.unique(image_ids, return_inverse=True)
+    sums, counts = np.bincount(places, differences), np.bincount(places)
+    chosen = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
+    means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _iou(a: Masks, b: Masks) -> float:
-    union = (a | b).sum()
-    return float((a & b).sum() / union) if union else 1.0
+def photographs(data: Path, limit: int) -> tuple[list[NDArray[np.uint8]], list[NDArray[np.bool_]]]:
+    """ECSSD's images (H, W, 3) uint8 with their masks (H, W) bool."""
+    folder = data / "data" / "ecssd"
+    images, masks = [], []
+    for path in sorted((folder / "ground_truth_mask").glob("*.png"))[:limit]:
+        images.append(read_image(folder / "images", f"{path.stem}.jpg"))
+        with Image.open(path) as mask:
+            masks.append(np.asarray(mask.convert("L")) > 127)
+    return images, masks
 
 
-def backbone_keys(backbone: Backbone, images: list[np.ndarray], size: int) -> list[Keys]:
-    """Keys (grid, grid, d) of every photograph at one input size."""
-    keys = []
-    for image in images:
-        pixels = torch.from_numpy(normalised_pixels(resize_square(image, size)))
-        keys.append(backbone.extract(pixels[None]).keys[0].cpu().numpy())
-    return keys
+def coco_images(data: Path, limit: int | None) -> list[AnnotatedImage]:
+    """COCO's photographs with their instances; all, or the first few."""
+    folder = data / "data" / "coco"
+    source = ImageSource(
+        str(folder / "images" / "train2017"),
+        instances_json=str(folder / "annotations" / "instances_train2017.json"),
+    )
+    table = scan_sources([source]).images.slice(0, limit)
+    return list(annotated_images(table, load_ground_truth([source], table)))
 
 
-def random_backbone(seed: int) -> Backbone:
-    """Build the embedded transformer with untrained weights."""
-    with safe_open(EMBEDDED_FILE, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        metadata = file.metadata()
-    model = build_model(state, metadata)
-    model.initialise(torch.Generator().manual_seed(seed))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.safetensors"
-        save_file(model.state_dict(), path, metadata)
-        return load_backbone(path)
+def say(line: str) -> None:
+    """Tell progress where it does not mix with tables."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Parse the command line and print one line for each combination."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backbone_quality")
-    parser.add_argument("--data", type=Path, required=True, help="images/, ground_truth_mask/")
-    parser.add_argument("--backbones", nargs="+", default=["embedded", RANDOM])
+    parser.add_argument("--data", type=Path, required=True, help="has data/ecssd and data/coco")
+    parser.add_argument("--backbones", nargs="+", default=[EMBEDDED, RANDOM])
     parser.add_argument("--sizes", type=int, nargs="+", default=[240])
     parser.add_argument("--taus", type=float, nargs="+", default=[0.15])
     parser.add_argument("--center", type=int, nargs="+", choices=(0, 1), default=[1])
-    parser.add_argument("--limit", type=int, default=100, help="photographs")
+    parser.add_argument("--limit", type=int, default=PHOTOGRAPHS, help="photographs of ECSSD")
+    parser.add_argument("--coco", type=int, default=0, help="photographs of COCO; 0: none")
     given = parser.parse_args()
-    images, masks = zip(*photographs(given.data, given.limit), strict=True)
+    images, masks = photographs(given.data, given.limit)
+    annotated = coco_images(given.data, given.coco) if given.coco else []
     for name, size in product(given.backbones, given.sizes):
-        backbone = random_backbone(0) if name == RANDOM else load_backbone(name)
-        keys = backbone_keys(backbone, list(images), size)
-        truths = [patch_truth(mask, size // backbone.patch_size) for mask in masks]
+        backbone = backbone_of(name)
+        # As if the weights recommended it: crops of instances follow too.
+        backbone.image_size = size
+        features = BackboneFeatures(backbone)
+        keys = [features.keys(image) for image in images]
+        neighbours = class_neighbours(features, annotated, say)
         for tau, center in product(given.taus, given.center):
-            scores = quality(keys, truths, tau, bool(center))
+            features.tau, features.center_keys = tau, bool(center)
+            scores = keys_overlaps(keys, masks, tau=tau, center=bool(center))
             print(
                 f"{name} size {size} tau {tau} center_keys {bool(center)}: "
-                f"first {scores.first.mean():.3f} best of three {scores.best.mean():.3f}",
+                f"first {scores.first.mean():.3f} best of three {scores.best.mean():.3f}"
+                f"{coco_trial(features, annotated, neighbours)}",
                 flush=True,
             )
+
+
+def coco_trial(
+    features: PatchFeatures, annotated: Sequence[AnnotatedImage], neighbours: ClassNeighbours
+) -> str:
+    """The end of a trial's line: scores on COCO, "" without photographs."""
+    scores = mask_scores(features, annotated, say)
+    if scores is None:
+        return ""
+    return (
+        f" AR@3 {scores.recall[3]:.1f} AR@10 {scores.recall[10]:.1f} AP50 {scores.ap50:.1f} "
+        f"purity {neighbours.purity:.1f}"
+    )
 
 
 if __name__ == "__main__":

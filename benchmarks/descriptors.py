@@ -8,10 +8,33 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from segmodels.dino.pixels import resize_square
+from segmodels.u2seg.embeddings import pool_mask
+
 SIZE, PATCH = 480, 8
 _WINDOWS, _SPREAD_WINDOW = (8, 24, 56), 16
 _ORIENTATIONS = np.arange(6) * np.pi / 6
 _ORIENTATION_WIDTH = np.pi / 8
+
+
+class DescriptorFeatures:
+    """The descriptors as patch features, cut with the constants that MaskCut was published with.
+
+    An instance's vector is the mean descriptor inside its mask.
+    """
+
+    image_size, tau, center_keys = SIZE, 0.15, False
+
+    def keys(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Descriptors (60, 60, 40) of an image of any size."""
+        return descriptors(resize_square(image, SIZE))
+
+    def embed(self, image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Vectors (m, 40) of the instances under masks (m, H, W)."""
+        patches = self.keys(image)
+        weights = np.stack([pool_mask(mask, patches.shape[:2]) for mask in masks])
+        total = np.einsum("mij,ijd->md", weights, patches)
+        return np.asarray(total / weights.sum(axis=(1, 2))[:, None], np.float32)
 
 
 def descriptors(image: NDArray[np.uint8]) -> NDArray[np.float32]:
