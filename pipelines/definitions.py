@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.backbone import dino_backbone
+from assets.checks import CHECKS
 from assets.clusters import instance_clusters, instance_embeddings
 from assets.evaluation import evaluation, predictions
 from assets.features import Weights, dino_features
@@ -45,6 +46,7 @@ defs = dg.Definitions(
         predictions,
         evaluation,
     ],
+    asset_checks=CHECKS,
     jobs=JOBS,
     schedules=[nightly_recluster],
     sensors=[new_images],

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from assets.checks import dino_features_quality
 from assets.partitions import CLUSTERINGS
 from assets.store import Store
 from segmodels.u2seg.clustering_key import ClusteringKey
@@ -14,22 +15,30 @@ EMBED = ["instance_embeddings", "stuff_features", "stuff_model", "stuff_segments
 RECLUSTER = ["instance_clusters", "pseudo_labels", "segmenter", "predictions", "evaluation"]
 TRAIN = ["segmenter", "predictions", "evaluation"]
 
+
+def stages_alone(*names: str) -> dg.AssetSelection:
+    """Assets without their checks, which Dagster would select with them."""
+    return dg.AssetSelection.assets(*names).without_checks()
+
+
 u2seg = dg.define_asset_job(
     "u2seg",
-    selection=[*DISCOVER, *EMBED, *RECLUSTER],
+    selection=stages_alone(*DISCOVER, *EMBED, *RECLUSTER),
     description="Everything: from photographs to a scored panoptic model.",
 )
 discover = dg.define_asset_job(
-    "discover", selection=DISCOVER, description="From photographs to thing masks."
+    "discover",
+    selection=stages_alone(*DISCOVER),
+    description="From photographs to thing masks.",
 )
 recluster = dg.define_asset_job(
     "recluster",
-    selection=RECLUSTER,
+    selection=stages_alone(*RECLUSTER),
     description="One more cluster count on the masks and features that are there.",
 )
 train_and_evaluate = dg.define_asset_job(
     "train_and_evaluate",
-    selection=TRAIN,
+    selection=stages_alone(*TRAIN),
     description="Train and score anew on the pseudo labels of one cluster count.",
 )
 
@@ -37,7 +46,12 @@ train_and_evaluate = dg.define_asset_job(
 pretrain_backbone = dg.define_asset_job(
     "pretrain_backbone",
     selection=["images", "dino_backbone"],
-    description="Pre-train a DINO backbone on the dataset's own photographs.",
+    description="Pre-train a DINO backbone on the dataset's own photographs, and check it.",
+)
+check_backbone = dg.define_asset_job(
+    "check_backbone",
+    selection=dg.AssetSelection.checks(dino_features_quality),
+    description="Measure the backbone of dino_features on annotated images; computes no features.",
 )
 
 
@@ -94,5 +108,6 @@ JOBS = [
     train_and_evaluate,
     register_clusterings,
     pretrain_backbone,
+    check_backbone,
     export,
 ]

@@ -61,10 +61,27 @@ def test_jobs_schedule_and_sensor_have_their_pinned_names():
         "train_and_evaluate",
         "register_clusterings",
         "pretrain_backbone",
+        "check_backbone",
         "export",
     }
     assert defs.resolve_schedule_def("nightly_recluster").job_name == "recluster"
     assert defs.resolve_sensor_def("new_images").job_name == "discover"
+
+
+@pytest.mark.parametrize(
+    ("job", "checked"),
+    [
+        ("u2seg", set()),
+        ("discover", set()),
+        ("recluster", set()),
+        ("train_and_evaluate", set()),
+        ("pretrain_backbone", {"dino_backbone_backbone_quality"}),
+        ("check_backbone", {"dino_features_backbone_quality"}),
+    ],
+)
+def test_checks_run_in_the_jobs_that_are_about_them(job, checked):
+    steps = {node.name for node in defs.resolve_job_def(job).nodes}
+    assert {step for step in steps if step.endswith("backbone_quality")} == checked
 
 
 @pytest.mark.parametrize("name", ["sample", "folder", "coco", "imagenet"])
