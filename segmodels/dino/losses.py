@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from segmodels.dino.distributed import Group
+
 
 class DinoHead(nn.Module):
     """MLP, unit-length bottleneck, and unit-length prototypes (DINO app. C)."""
@@ -34,12 +36,18 @@ class DinoHead(nn.Module):
 
 
 class Targets(nn.Module):
-    """Teacher logits to target distributions: centred by a running mean, sharpened (DINO eq. 4)."""
+    """Teacher logits to target distributions: centred by a running mean, sharpened (DINO eq. 4).
 
-    def __init__(self, prototypes: int, temperature: float, momentum: float) -> None:
+    The running mean is one for all processes of `group`: each counts the same.
+    """
+
+    def __init__(
+        self, prototypes: int, temperature: float, momentum: float, group: Group | None = None
+    ) -> None:
         super().__init__()
         self.temperature = temperature
         self.momentum = momentum
+        self.group = group or Group()
         self.centre: Tensor
         self.register_buffer("centre", torch.zeros(prototypes))
 
@@ -48,7 +56,9 @@ class Targets(nn.Module):
         """Turn (n, prototypes) logits into probabilities, then move the centre towards them."""
         logits = logits.float()
         probabilities = ((logits - self.centre) / self.temperature).softmax(dim=-1)
-        self.centre.lerp_(logits.mean(dim=0), 1 - self.momentum)
+        mean = logits.mean(dim=0)
+        self.group.mean_([mean])
+        self.centre.lerp_(mean, 1 - self.momentum)
         return probabilities
 
 

@@ -13,6 +13,7 @@ from segmodels.formats.errors import UnreadableImageError
 from segmodels.formats.tar import is_tar, read_member, tar_index
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_SAMPLE = 256
 
 
 def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.memmap:
@@ -40,6 +41,19 @@ def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.
         path.unlink()
         raise ValueError(f"no readable photograph in {', '.join(map(str, sources))}")
     return np.memmap(path, np.uint8, mode="r").reshape(-1, size, size, 3)
+
+
+def photos_digest(photos: np.ndarray) -> str:
+    """Tell one set of decoded photographs from another: a hash of their number and of a sample.
+
+    Args:
+        photos: (n, S, S, 3) uint8 RGB, may be a memory map; at most 256 of them are read.
+    """
+    chosen = np.linspace(0, len(photos) - 1, min(len(photos), _SAMPLE)).round().astype(int)
+    digest = hashlib.sha256(str(photos.shape).encode())
+    for index in chosen:
+        digest.update(photos[index].tobytes())
+    return digest.hexdigest()
 
 
 def _files(source: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from segmodels.dino.backbone import load_backbone
+from segmodels.dino.distributed import Group, joined
 from segmodels.dino.photos import cached_photos
 from segmodels.dino.salient import cached_saliency
 from segmodels.dino.settings import PretrainSettings
@@ -34,13 +35,15 @@ def pretrain(
 ) -> Path:
     """Pre-train, or continue, until the schedule or the time is over.
 
+    Under torchrun, all its processes call this alike; the first one writes and speaks.
+
     Args:
         settings: the run.
         images: folders and tar shards of photographs.
         out: folder of the checkpoint, the progress lines and the decoded photographs.
         minutes: stop (resumably) after this long.
         save_every, report_every: steps between checkpoints, and between progress lines.
-        device: torch device.
+        device: torch device; under torchrun "cuda" is a GPU of its own for each process.
         start: backbone whose weights the run begins with; None for random ones.
         say: receives one line of text at each report.
 
@@ -49,28 +52,48 @@ def pretrain(
 
     Raises:
         CheckpointMismatchError: `out` holds the checkpoint of a run with other settings.
+        ValueError: `settings.batch_size` is no multiple of the processes, or there are too few
+            photographs.
     """
     checkpoint = out / CHECKPOINT
-    photos = cached_photos(images, out, settings.photo_size)
-    salient = _salient(photos, settings, say)
-    weights = None if start is None else load_backbone(start).state()
-    trainer = Trainer(settings, photos, salient, device, weights)
-    if checkpoint.is_file():
-        trainer.resume(checkpoint)
-        say(f"continuing at step {trainer.step}")
-    deadline = time.monotonic() + 60 * minutes
-    since, first = time.monotonic(), trainer.step
-    while trainer.step < settings.steps and time.monotonic() < deadline:
-        measure = (trainer.step + 1) % report_every == 0
-        report = trainer.train_step(measure)
-        if measure:
-            speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
-            since, first = time.monotonic(), trainer.step
-            _tell(report, settings, speed, out / PROGRESS, say)
-        if trainer.step % save_every == 0:
+    with joined(device) as group:
+        trainer = _trainer(settings, images, out, start, group, say)
+        deadline = time.monotonic() + 60 * minutes
+        since, first = time.monotonic(), trainer.step
+        while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
+            measure = group.leads and (trainer.step + 1) % report_every == 0
+            report = trainer.train_step(measure)
+            if measure:
+                speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
+                since, first = time.monotonic(), trainer.step
+                _tell(report, settings, speed, out / PROGRESS, say)
+            if trainer.step % save_every == 0:
+                trainer.save(checkpoint)
+        with group.leader_first():
             trainer.save(checkpoint)
-    trainer.save(checkpoint)
     return checkpoint
+
+
+def _trainer(
+    settings: PretrainSettings,
+    images: list[Path],
+    out: Path,
+    start: str | None,
+    group: Group,
+    say: Callable[[str], None],
+) -> Trainer:
+    """Find the photographs and their salient cells, and the place where an earlier run stopped."""
+    group.check_batch(settings.batch_size)
+    with group.leader_first():
+        photos = cached_photos(images, out, settings.photo_size)
+        salient = _salient(photos, settings, say)
+        weights = None if start is None else load_backbone(start).state()
+    trainer = Trainer(settings, photos, salient, group.device, weights, group)
+    if (out / CHECKPOINT).is_file():
+        trainer.resume(out / CHECKPOINT)
+        if group.leads:
+            say(f"continuing at step {trainer.step}")
+    return trainer
 
 
 def _salient(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
+from segmodels.dino.distributed import Group
 from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import (
     Views,
@@ -20,12 +21,13 @@ from segmodels.dino.multicrop import (
     whole_views,
 )
 from segmodels.dino.patch_basis import set_patch_basis
+from segmodels.dino.photos import photos_digest
 from segmodels.dino.salient import saliency_loss, salient_patches
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.vit import VisionTransformer
 from segmodels.formats.atomic import replacing
 
-_FORMAT = "exnihilo-dino-1"
+_FORMAT = "exnihilo-dino-2"
 
 
 class CheckpointMismatchError(ValueError):
@@ -47,7 +49,7 @@ class Network(nn.Module):
 
 @dataclass(frozen=True)
 class StepReport:
-    """Numbers of one step; `collapse` only where it was asked for."""
+    """Numbers of one step, of this process's photographs; `collapse` only where asked for."""
 
     step: int
     loss: float
@@ -66,14 +68,19 @@ def cosine(start: float, end: float, share: float) -> float:
 class Trainer:
     """Trains a student and its moving-average teacher; all randomness follows from (seed, step).
 
+    In a group of processes each takes its part of a step's photographs, with draws of its own;
+    gradients and centres are averaged, so that all processes hold the same networks.
+
     Args:
         settings: the run.
         photos: (n, S, S, 3) uint8 RGB, may be a memory map.
         salient: (n, cells, cells) bool, their salient cells; not looked at without that loss.
         device: torch device.
         start: weights of the transformer to begin with, instead of random ones.
+        group: the processes that share each step; None is this one alone.
 
     Raises:
+        ValueError: a step's photographs are more than there are, or no multiple of the processes.
         RuntimeError: `start` belongs to a transformer of another shape.
     """
 
@@ -84,7 +91,10 @@ class Trainer:
         salient: np.ndarray,
         device: str | torch.device = "cpu",
         start: Mapping[str, Tensor] | None = None,
+        group: Group | None = None,
     ) -> None:
+        self.group = group or Group()
+        self.group.check_batch(settings.batch_size)
         if len(photos) < settings.batch_size:
             raise ValueError(
                 f"batch_size {settings.batch_size} is more than the {len(photos)} photographs"
@@ -109,6 +119,8 @@ class Trainer:
         self.patch_targets = self._targets(settings.patch_prototypes)
         for module in (self.student, self.teacher, self.cls_targets, self.patch_targets):
             module.to(self.device)
+        for network in (self.student, self.teacher):
+            self.group.take_first_(network.parameters())
         self.optimiser = torch.optim.AdamW(self._parameter_groups())
 
     @property
@@ -134,7 +146,7 @@ class Trainer:
             far = self.student.backbone(globals_.pixels, kept)
             near = self.student.backbone(locals_.pixels)
             logits = self.student.cls_head(torch.cat([far.cls, near.cls]))
-        size = settings.batch_size
+        size = len(chosen)
         cls_loss = view_loss(
             logits.unflatten(0, (-1, size)),
             cls_targets.unflatten(0, (2, size)),
@@ -168,12 +180,14 @@ class Trainer:
         return report
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint under a temporary name and move it into place."""
+        """Write a checkpoint under a temporary name and move it into place; one process does."""
+        if not self.group.leads:
+            return
         content = {
             "format": _FORMAT,
             "step": self.step,
             "settings": repr(asdict(self.settings)),
-            "photos": len(self.photos),
+            "photos": photos_digest(self.photos),
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "cls_targets": self.cls_targets.state_dict(),
@@ -190,7 +204,7 @@ class Trainer:
             CheckpointMismatchError: it was written with other settings or photographs.
         """
         content = torch.load(path, map_location=self.device, weights_only=True)
-        expected = (_FORMAT, repr(asdict(self.settings)), len(self.photos))
+        expected = (_FORMAT, repr(asdict(self.settings)), photos_digest(self.photos))
         if (content.get("format"), content.get("settings"), content.get("photos")) != expected:
             raise CheckpointMismatchError(
                 f"{path} was written by a run with other settings or photographs: "
@@ -205,7 +219,9 @@ class Trainer:
 
     def _targets(self, prototypes: int) -> Targets:
         settings = self.settings
-        return Targets(prototypes, settings.teacher_temperature, settings.centre_momentum)
+        return Targets(
+            prototypes, settings.teacher_temperature, settings.centre_momentum, self.group
+        )
 
     def _parameter_groups(self) -> list[dict[str, object]]:
         """Matrices decay; biases, norms and single vectors do not."""
@@ -216,16 +232,20 @@ class Trainer:
         ]
 
     def _generator(self, purpose: int) -> torch.Generator:
-        """A generator of its own for every step and purpose, so that resuming needs no state."""
-        words = np.random.SeedSequence([self.settings.seed, purpose, self.step]).generate_state(2)
+        """A generator of its own for every step, purpose and process: resuming needs no state."""
+        place = [self.settings.seed, purpose, self.step]
+        if self.group.rank:
+            place.append(self.group.rank)
+        words = np.random.SeedSequence(place).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
     def _chosen(self) -> np.ndarray:
-        """Numbers of this step's photographs, ascending; a new shuffle every epoch."""
+        """This process's photographs of the step, ascending; a new shuffle every epoch."""
         epoch, place = divmod(self.step, self.steps_an_epoch)
         order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.photos))
         start = place * self.settings.batch_size
-        return np.sort(order[start : start + self.settings.batch_size])
+        chosen = np.sort(order[start : start + self.settings.batch_size])
+        return chosen[self.group.rank :: self.group.size]
 
     def _moved(self, views: Views) -> Views:
         return Views(views.pixels.to(self.device), views.frames.to(self.device))
@@ -260,7 +280,7 @@ class Trainer:
             globals_, locals_: the views.
             kept: (2b, t) indices.
         """
-        size = self.settings.batch_size
+        size = len(globals_.frames) // 2
         grid = self.settings.vit_shape.grid
         far_points = patch_points(globals_.frames, grid)
         far_points = far_points.gather(1, kept[..., None].expand(-1, -1, 2))
@@ -312,6 +332,7 @@ class Trainer:
         if self.step < settings.frozen_epochs * self.steps_an_epoch:
             self.student.cls_head.prototypes.grad = None
             self.student.patch_head.prototypes.grad = None
+        self.group.mean_(p.grad for p in self.student.parameters() if p.grad is not None)
         nn.utils.clip_grad_norm_(self.student.parameters(), settings.gradient_clip)
         self.optimiser.step()
         momentum = cosine(settings.teacher_momentum, 1.0, share)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretraining import CROPS, TINY, blobs, states_equal, trainer_of
+from pretraining import CROPS, PLAIN, TINY, blobs, states_equal, trainer_of
 
 from segmodels.dino import load_backbone
 from segmodels.dino.collapse import collapse_metrics, effective_rank
@@ -227,6 +227,7 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     for other in (
         trainer_of(replace(TINY, learning_rate=0.5), blobs(12)),
         trainer_of(TINY, blobs(13)),
+        trainer_of(TINY, blobs(12)[::-1]),
     ):
         with pytest.raises(CheckpointMismatchError, match="another output folder"):
             other.resume(tmp_path / "checkpoint.pt")
@@ -276,7 +277,10 @@ def test_saliency_belongs_to_its_photographs_and_its_loss(tmp_path: Path) -> Non
     assert not list((tmp_path / "plain").glob("*.salient"))
     for name in ("one", "other"):
         # As many photographs as before, in the same folder, but others.
-        pretrain(replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", say=lambda _: None)
+        run = pretrain(
+            replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", say=lambda _: None
+        )
+        run.unlink()
     assert len(list((tmp_path / "run").glob("*.salient"))) == 2
 
 
@@ -307,7 +311,7 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     export(checkpoint, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
     backbone = load_backbone(weights)
     assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
-    trained = trainer_of(TINY, blobs(12))
+    trained = trainer_of(TINY, cached_photos([tmp_path / "in"], tmp_path / "out", 24))
     trained.resume(checkpoint)
     pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -316,10 +320,7 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
 
 
 def test_plain_dino_is_a_setting() -> None:
-    plain = replace(TINY.saliency, weight=0.0)
-    trainer = trainer_of(
-        replace(TINY, patch_weight=0.0, student_keep=1.0, saliency=plain), blobs(8)
-    )
+    trainer = trainer_of(PLAIN, blobs(8))
     report = trainer.train_step(measure=True)
     assert report.patch_loss == 0
     assert report.loss == report.cls_loss

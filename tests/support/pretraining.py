@@ -1,8 +1,11 @@
 """Tiny pre-training runs: photographs of discs, settings, and a trainer that knows the discs."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from segmodels.dino.distributed import Group
 from segmodels.dino.salient import salient_cells
 from segmodels.dino.settings import CropSettings, PretrainSettings, SaliencySettings
 from segmodels.dino.trainer import Trainer
@@ -22,6 +25,10 @@ TINY = PretrainSettings(
     patch_prototypes=16,
     bfloat16=False,
 )
+# DINO's own loss alone.
+PLAIN = replace(
+    TINY, patch_weight=0.0, student_keep=1.0, saliency=replace(TINY.saliency, weight=0.0)
+)
 
 
 def blobs(n: int, size: int = 24) -> np.ndarray:
@@ -37,10 +44,12 @@ def blobs(n: int, size: int = 24) -> np.ndarray:
     return photos
 
 
-def trainer_of(settings: PretrainSettings, photos: np.ndarray) -> Trainer:
+def trainer_of(
+    settings: PretrainSettings, photos: np.ndarray, group: Group | None = None
+) -> Trainer:
     """A trainer that knows where the photographs' objects are."""
     salient = np.stack([salient_cells(photo, settings.saliency.cells) for photo in photos])
-    return Trainer(settings, photos, salient)
+    return Trainer(settings, photos, salient, group=group)
 
 
 def states_equal(a: Trainer, b: Trainer) -> bool:

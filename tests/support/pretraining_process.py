@@ -1,0 +1,68 @@
+"""One of the processes that torchrun starts for `test_dino_distributed.py`: it leaves what it holds."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pretraining import PLAIN, TINY, blobs, trainer_of
+
+from segmodels.dino.distributed import Group, joined
+from segmodels.dino.pretrain import pretrain
+from segmodels.dino.trainer import Trainer
+
+
+def advanced(trainer: Trainer, steps: int) -> Trainer:
+    for _ in range(steps):
+        trainer.train_step()
+    return trainer
+
+
+def held(trainer: Trainer) -> dict[str, torch.Tensor]:
+    parts = {
+        "student": trainer.student,
+        "teacher": trainer.teacher,
+        "cls_targets": trainer.cls_targets,
+        "patch_targets": trainer.patch_targets,
+    }
+    state = {f"{p}.{name}": t for p, part in parts.items() for name, t in part.state_dict().items()}
+    for name, parameter in trainer.student.named_parameters():
+        if parameter.grad is not None:
+            state[f"gradient.{name}"] = parameter.grad
+    return state
+
+
+def scenarios(out: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
+    photos = blobs(16)
+    one_step = advanced(trainer_of(PLAIN, photos, group), 1)
+    whole = advanced(trainer_of(TINY, photos, group), 5)
+    stopped = advanced(trainer_of(TINY, photos, group), 2)
+    with group.leader_first():
+        stopped.save(out / "stopped.pt")
+    resumed = trainer_of(TINY, photos, group)
+    resumed.resume(out / "stopped.pt")
+    return {
+        "one_step": held(one_step),
+        "whole": held(whole),
+        "resumed": held(advanced(resumed, 3)),
+    }
+
+
+def main(images: Path, out: Path) -> None:
+    with joined("cpu") as group:
+        assert group.size == 2
+        # Only the first process's answer counts.
+        assert group.agree(group.leads)
+        # A process that starts elsewhere is brought to where the first one is.
+        elsewhere = trainer_of(replace(PLAIN, seed=group.rank), blobs(16), group)
+        left = {**scenarios(out, group), "start": held(elsewhere)}
+        torch.save(left, out / f"rank{group.rank}.pt")
+        for minutes in (0.0, 10.0):
+            checkpoint = pretrain(
+                TINY, [images], out / "run", minutes=minutes, report_every=2, save_every=3
+            )
+            assert checkpoint.is_file()
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
