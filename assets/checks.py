@@ -123,12 +123,12 @@ def compared(
         "purity": (trained.purity, untrained.purity),
     }
     below = [name for name in ("AR10", "purity") if pairs[name][0] < pairs[name][1]]
-    description = "no worse than the same network with random weights"
+    told = "; ".join(
+        f"{name} {_cell(pairs[name][0])}, with random weights {_cell(pairs[name][1])}"
+        for name in ("AR10", "purity")
+    )
     if below:
-        description = (
-            f"{' and '.join(below)} below the same network's with random weights: check the "
-            "weights, or measure more images"
-        )
+        told += ": check the weights, or measure more images"
     numbers = {
         label: value
         for name, (mine, theirs) in pairs.items()
@@ -139,7 +139,7 @@ def compared(
     return dg.AssetCheckResult(
         passed=not below,
         severity=dg.AssetCheckSeverity.WARN,
-        description=description,
+        description=told,
         metadata={"images": images, **numbers, "scores": _table(pairs)},
     )
 
@@ -160,9 +160,12 @@ def _nothing_measured(images: int) -> dg.AssetCheckResult:
 def _table(pairs: dict[str, tuple[float, float]]) -> dg.MarkdownMetadataValue:
     lines = ["| percent | this backbone | random weights |", "|---|---:|---:|"]
     for name, values in pairs.items():
-        cells = ["-" if math.isnan(value) else f"{value:.1f}" for value in values]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(map(_cell, values))} |")
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
 
 
 CHECKS = [dino_features_quality, dino_backbone_quality]

@@ -149,13 +149,13 @@ def scores(recall, *shares):
 @pytest.mark.parametrize(
     ("trained", "untrained", "passed", "told"),
     [
-        (scores(20, 0.5), scores(10, 0.4), True, "no worse"),
-        (scores(20, 0.5), scores(20, 0.5), True, "no worse"),
-        (scores(10, 0.5), scores(20, 0.4), False, "AR10 below"),
-        (scores(20, 0.3), scores(20, 0.4), False, "purity below"),
-        (scores(10, 0.3), scores(20, 0.4), False, "AR10 and purity below"),
-        (scores(20, math.nan), scores(10, math.nan), True, "no worse"),
-        (scores(10, math.nan), scores(20, math.nan), False, "AR10 below"),
+        (scores(20, 0.5), scores(10, 0.4), True, "AR10 20.0, with random weights 10.0;"),
+        (scores(20, 0.5), scores(20, 0.5), True, "purity 50.0, with random weights 50.0"),
+        (scores(10, 0.5), scores(20, 0.4), False, "check the weights"),
+        (scores(20, 0.3), scores(20, 0.4), False, "check the weights"),
+        (scores(10, 0.3), scores(20, 0.4), False, "check the weights"),
+        (scores(20, math.nan), scores(10, math.nan), True, "purity -, with random weights -"),
+        (scores(10, math.nan), scores(20, math.nan), False, "check the weights"),
     ],
 )
 def test_a_backbone_below_its_untrained_self_is_a_warning(trained, untrained, passed, told):
@@ -163,4 +163,5 @@ def test_a_backbone_below_its_untrained_self_is_a_warning(trained, untrained, pa
     assert found.passed == passed
     assert found.severity == dg.AssetCheckSeverity.WARN
     assert told in found.description
+    assert found.description.endswith("more images") != passed
     json.dumps({name: value.value for name, value in found.metadata.items()}, allow_nan=False)

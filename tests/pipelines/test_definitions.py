@@ -103,6 +103,13 @@ def test_the_store_follows_the_dataset_that_a_run_config_names(tmp_path):
         defs.resolve_job_def("export").execute_in_process(run_config=config)
 
 
+def test_the_backbones_check_alone_says_what_it_needs_first():
+    config = {"resources": {"dataset": {"config": {"name": "elsewhere"}}}}
+    with pytest.raises(dg.DagsterExecutionStepExecutionError) as raised:
+        defs.resolve_job_def("check_backbone").execute_in_process(run_config=config)
+    assert "materialise dino_features" in str(raised.value.__cause__)
+
+
 def test_a_wrong_config_key_is_refused_before_anything_runs():
     config = {"ops": {"dino_features": {"config": {"backbonne": "embedded"}}}}
     with pytest.raises(dg.DagsterInvalidConfigError, match="backbonne"):
