@@ -110,10 +110,7 @@ class Backbone:
         Raises:
             ValueError: wrong shape, dtype or size.
         """
-        if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.float32:
-            raise ValueError(
-                f"batch must be (n, 3, H, W) float32, got {tuple(batch.shape)} {batch.dtype}"
-            )
+        _require_pixels(batch)
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
         with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -124,6 +121,22 @@ class Backbone:
             tokens=output.tokens.unflatten(1, grid).float().contiguous(),
             cls=output.cls.float(),
         )
+
+    @torch.no_grad()
+    def cls_attention(self, batch: Tensor) -> Tensor:
+        """What CLS looks at in the last block, head by head.
+
+        Args:
+            batch: as for `extract`.
+
+        Returns:
+            (n, heads, gh, gw) float32 on the backbone's device, see `VisionTransformer`.
+
+        Raises:
+            ValueError: wrong shape, dtype or size.
+        """
+        _require_pixels(batch)
+        return self._model.cls_attention(batch.to(self.device))
 
 
 def load_backbone(
@@ -220,6 +233,13 @@ def _take_imagenet_pixels(model: VisionTransformer, mean: list[float], std: list
     assert projection.bias is not None
     projection.bias += (projection.weight * shift).sum(dim=(1, 2, 3))
     projection.weight *= scale
+
+
+def _require_pixels(batch: Tensor) -> None:
+    if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.float32:
+        raise ValueError(
+            f"batch must be (n, 3, H, W) float32, got {tuple(batch.shape)} {batch.dtype}"
+        )
 
 
 def _image_size(shape: ViTShape, metadata: Mapping[str, str]) -> int:

@@ -83,11 +83,21 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the attended tokens and the keys with their heads concatenated, both (n, t, d)."""
-        n, t, d = x.shape
+        d = x.shape[-1]
         qkv = self.qkv(x)
-        query, key, value = qkv.view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(n, t, d)), qkv[..., d : 2 * d]
+        mixed = functional.scaled_dot_product_attention(*self._heads(qkv))
+        return self.proj(mixed.transpose(1, 2).flatten(2)), qkv[..., d : 2 * d]
+
+    def of_first(self, x: Tensor) -> Tensor:
+        """How much of each token the first one, CLS, takes: (n, heads, t), its sum over t is 1."""
+        query, key, _ = self._heads(self.qkv(x))
+        scores = (query[:, :, :1] * key.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        return scores[:, :, 0].float().softmax(dim=-1)
+
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (n, heads, t, d / heads)."""
+        n, t, _ = qkv.shape
+        return qkv.view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
 
 
 class Mlp(nn.Module):
@@ -201,6 +211,32 @@ class VisionTransformer(nn.Module):
         Returns:
             Last-block keys (before attention), tokens and CLS after the final norm.
         """
+        x = self._embedded(pixels, kept)
+        for block in self.blocks:
+            x, keys = block(x)
+        x = self.norm(x)
+        patches = slice(1 + self.shape.registers, None)
+        return ViTOutput(keys=keys[:, patches], tokens=x[:, patches], cls=x[:, 0])
+
+    def cls_attention(self, pixels: Tensor) -> Tensor:
+        """What CLS looks at in the last block (DINO fig. 1).
+
+        Args:
+            pixels: (n, 3, H, W) normalised; H and W multiples of the patch size.
+
+        Returns:
+            (n, heads, gh, gw); a head's sum is 1 less what CLS takes of itself and of registers.
+        """
+        x = self._embedded(pixels)
+        for block in self.blocks[:-1]:
+            x, _ = block(x)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        attention: Tensor = last.attn.of_first(last.norm1(x))[..., 1 + self.shape.registers :]
+        return attention.unflatten(2, (-1, pixels.shape[3] // self.shape.patch_size))
+
+    def _embedded(self, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Tokens before the first block: CLS, registers, patches; (n, t, d)."""
         patch_size = self.shape.patch_size
         height, width = pixels.shape[-2:]
         if height % patch_size or width % patch_size:
@@ -215,9 +251,4 @@ class VisionTransformer(nn.Module):
         first = self.cls_token + positions[:, :1]
         if self.register_tokens is not None:
             first = torch.cat([first, self.register_tokens], dim=1)
-        x = torch.cat([first.expand(len(x), -1, -1), x], dim=1)
-        for block in self.blocks:
-            x, keys = block(x)
-        x = self.norm(x)
-        patches = slice(first.shape[1], None)
-        return ViTOutput(keys=keys[:, patches], tokens=x[:, patches], cls=x[:, 0])
+        return torch.cat([first.expand(len(x), -1, -1), x], dim=1)

@@ -114,6 +114,32 @@ def test_registers_equal_transformers_at_any_size(
     assert_equal_features(registers, pixels_of(*size), registers=3)
 
 
+@pytest.mark.parametrize(
+    ("fixture", "size", "first"),
+    [("vit", (32, 32), 1), ("dinov2", (32, 32), 1), ("registers", (40, 24), 4)],
+)
+def test_attention_of_cls_equals_transformers(
+    request: pytest.FixtureRequest, fixture: str, size: tuple[int, int], first: int
+) -> None:
+    model: PreTrainedModel = request.getfixturevalue(fixture)
+    model.set_attn_implementation("eager")
+    pixels = pixels_of(*size)
+    with torch.no_grad():
+        expected = model(pixels, output_attentions=True).attentions[-1][:, :, 0, first:]
+    got = as_backbone(build_model(dict(model.state_dict()), {"num_heads": "4"}))
+    grid = (size[0] // 8, size[1] // 8)
+    torch.testing.assert_close(
+        got.cls_attention(pixels), expected.unflatten(2, grid), atol=0, rtol=1e-4
+    )
+    # Not uniform: the comparison means something.
+    assert expected.amax() > 1.2 * expected.amin()
+
+
+def test_attention_of_cls_refuses_what_extract_refuses() -> None:
+    with pytest.raises(ValueError, match="multiples of the patch size 8"):
+        as_backbone(random_model()).cls_attention(torch.zeros(1, 3, 30, 32))
+
+
 def cubic_weights(distance: np.ndarray, a: float = -0.75) -> np.ndarray:
     """Keys' cubic convolution kernel, with the constant that torch uses."""
     x = np.abs(distance)
