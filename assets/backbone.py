@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import numpy as np
+import pyarrow as pa
+from PIL import Image
 
 from assets.config import config_for, resolve_settings
-from assets.images import dataset_sources
-from assets.metadata import curve
+from assets.images import dataset_sources, train_images
+from assets.metadata import curve, picture, spread
 from assets.stage_run import materialise, result
 from assets.store import Store, digest_of
 from segmodels.device import resolve_device
 from segmodels.formats.sources import fingerprint_sources
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 WEIGHTS_FILE = "backbone.safetensors"
+ATTENTION_FILE = "attention.png"
+_ATTENTION_PHOTOS = 4
+_CURVE_POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ def dino_backbone(
     own = [source for source in sources if source.split == "train"]
 
     def compute(folder: Path) -> dict[str, Any]:
-        return _pretrain(folder, [Path(source.images) for source in own], choices, context)
+        summary = _pretrain(folder, [Path(source.images) for source in own], choices, context)
+        _draw_attention(folder, train_images(store), resolve_device(choices.device))
+        return summary
 
     digest = digest_of(CODE_VERSION, choices, fingerprint_sources(own))
     version = materialise(stage, digest, choices, compute, context.log.info, resumable=True)
@@ -76,6 +84,13 @@ def dino_backbone(
         {
             "weights": dg.MetadataValue.path(str(version.folder / WEIGHTS_FILE)),
             "loss_curve": curve("DINO pre-training", progress, ["step", "loss"]),
+            "collapse_curve": curve(
+                "The teacher's targets (sharpness 0: uniform; spread 0: one for all photographs) "
+                "and the effective rank of its features (1: collapsed)",
+                progress,
+                ["step", "sharpness", "spread", "rank"],
+            ),
+            "attention": picture(np.asarray(Image.open(version.folder / ATTENTION_FILE))),
         },
     )
 
@@ -107,6 +122,28 @@ def _pretrain(
     )
     for derived in folder.glob("photos-*"):
         derived.unlink()
-    lines = (folder / PROGRESS).read_text().splitlines() if (folder / PROGRESS).exists() else []
-    points = [json.loads(line) for line in lines]
-    return {"progress": [{"step": p["step"] + 1, "loss": p["loss"]} for p in points][-200:]}
+    lines = [json.loads(line) for line in (folder / PROGRESS).read_text().splitlines()]
+    return {"progress": _curve_points(lines)}
+
+
+def _curve_points(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Spread some points over a run's progress; what a resumed run repeated counts once."""
+    by_step = {
+        line["step"] + 1: {"step": line["step"] + 1, "loss": line["loss"], **line["collapse"]}
+        for line in lines
+    }
+    chosen = np.linspace(0, len(by_step) - 1, min(len(by_step), _CURVE_POINTS)).round()
+    points = [by_step[step] for step in sorted(by_step)]
+    return [points[index] for index in chosen.astype(int)]
+
+
+def _draw_attention(folder: Path, images: pa.Table, device: str) -> None:
+    """Draw what the new weights' CLS looks at in a few training images, beside the weights."""
+    from segmodels.dino import load_backbone
+    from segmodels.dino.attention_panel import attention_panel
+    from segmodels.formats.decode import read_image
+
+    rows = spread(images, _ATTENTION_PHOTOS).to_pylist()
+    photos = [read_image(row["source"], row["path"]) for row in rows]
+    panel = attention_panel(load_backbone(folder / WEIGHTS_FILE, device), photos)
+    Image.fromarray(panel).save(folder / ATTENTION_FILE)

@@ -42,7 +42,8 @@ def pretrain(
         images: folders and tar shards of photographs.
         out: folder of the checkpoint, the progress lines and the decoded photographs.
         minutes: stop (resumably) after this long.
-        save_every, report_every: steps between checkpoints, and between progress lines.
+        save_every, report_every: steps between checkpoints, and between progress lines; the
+            schedule's last step has both.
         device: torch device; under torchrun "cuda" is a GPU of its own for each process.
         start: backbone whose weights the run begins with; None for random ones.
         say: receives one line of text at each report.
@@ -61,7 +62,9 @@ def pretrain(
         deadline = time.monotonic() + 60 * minutes
         since, first = time.monotonic(), trainer.step
         while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
-            measure = group.leads and (trainer.step + 1) % report_every == 0
+            coming = trainer.step + 1
+            due = coming % report_every == 0 or coming == settings.steps
+            measure = group.leads and due
             report = trainer.train_step(measure)
             if measure:
                 speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)

@@ -94,10 +94,11 @@ class Attention(nn.Module):
         scores = (query[:, :, :1] * key.shape[-1] ** -0.5) @ key.transpose(2, 3)
         return scores[:, :, 0].float().softmax(dim=-1)
 
-    def _heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+    def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (n, heads, t, d / heads)."""
         n, t, _ = qkv.shape
-        return qkv.view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        query, key, value = qkv.view(n, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return query, key, value
 
 
 class Mlp(nn.Module):
