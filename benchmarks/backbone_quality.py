@@ -21,9 +21,10 @@ from benchmarks.descriptors import DescriptorFeatures
 from benchmarks.options import Options
 from benchmarks.tables import Table
 from segmodels.dino import Backbone, load_backbone
+from segmodels.dino.pixels import resize_square
 from segmodels.dino.registry import EMBEDDED, cached_names
-from segmodels.dino.salient import salient_cells
-from segmodels.dino.settings import SaliencySettings
+from segmodels.dino.salient_maps import salient_map
+from segmodels.dino.settings import PretrainSettings
 from segmodels.evaluation.backbone_quality import (
     AnnotatedImage,
     ClassNeighbours,
@@ -47,6 +48,8 @@ RANDOM, DESCRIPTORS, SALIENCY = "random", "descriptors", "saliency, no backbone"
 PHOTOGRAPHS, QUICK = 100, 12
 RESAMPLES = 10_000
 Scores = NDArray[np.float64]
+# Of the photographs and maps that the embedded backbone was pre-trained with.
+_SIZES = PretrainSettings()
 
 
 def run(options: Options) -> list[Table]:
@@ -87,10 +90,12 @@ def backbone_of(name: str) -> Backbone:
 def saliency_overlaps(
     photos: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.bool_]]
 ) -> ObjectOverlaps:
-    """What the pre-training's saliency finds by itself: one mask, on its own cells."""
-    cells = SaliencySettings().cells
-    pairs = zip(photos, masks, strict=True)
-    found = [overlap(salient_cells(photo, cells), patch_truth(m, cells)) for photo, m in pairs]
+    """What the pre-training's saliency finds by itself: one mask, at pre-training's own sizes."""
+    side, cells = _SIZES.photo_size, _SIZES.saliency.cells
+    found = [
+        overlap(salient_map(resize_square(photo, side), cells) > 127, patch_truth(mask, cells))
+        for photo, mask in zip(photos, masks, strict=True)
+    ]
     return ObjectOverlaps(np.array(found), np.array(found))
 
 
@@ -103,10 +108,12 @@ def object_table(found: Mapping[str, ObjectOverlaps], count: int, settings: str)
         pairs = ((ours.first, scores.first), (ours.best, scores.best))
         more = [difference(mine - theirs, each, 3) for mine, theirs in pairs]
         rows.append([*row, *(("-", "-") if name == EMBEDDED else more)])
+    side, cells = _SIZES.photo_size, _SIZES.saliency.cells
     title = (
         f"MaskCut's three masks of {count} ECSSD photographs, no CRF, IoU at patch resolution. "
-        f"{settings}; saliency: its one mask on its own cells. Differences with 95 % intervals of a "
-        "paired bootstrap over photographs."
+        f"{settings}; saliency: the one mask that pre-training begins with, of photographs of "
+        f"{side} px on {cells} x {cells} cells. Differences with 95 % intervals of a paired bootstrap "
+        "over photographs."
     )
     columns = ["backbone", "first mask", "best of three", "embedded more, first", "best of three"]
     return Table(title, columns, rows)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CollapseMetrics:
-    """Health of a step.
+    """Health of a step; the first two are None where self-distillation is left out.
 
     Attributes:
         sharpness: 1 - mean entropy of one photograph's target / log k; 0 is uniform (collapse).
@@ -17,23 +17,25 @@ class CollapseMetrics:
         rank: effective rank of the features (RankMe); 1 is collapse.
     """
 
-    sharpness: float
-    spread: float
+    sharpness: float | None
+    spread: float | None
     rank: float
 
     def warning(self) -> str | None:
         """Say in one sentence which collapse the numbers show, if any."""
-        if self.sharpness < 0.01:
+        if self.sharpness is not None and self.sharpness < 0.01:
             return "targets are uniform: lower teacher_temperature"
-        if self.spread < 0.1:
+        if self.spread is not None and self.spread < 0.1:
             return "all photographs share few prototypes: raise teacher_temperature"
         if self.rank < 2:
             return "features span fewer than two dimensions: lower learning_rate"
         return None
 
 
-def collapse_metrics(targets: Tensor, features: Tensor) -> CollapseMetrics:
-    """Measure target probabilities (n, k) and features (m, d) of one step."""
+def collapse_metrics(targets: Tensor | None, features: Tensor) -> CollapseMetrics:
+    """Measure target probabilities (n, k), if there are any, and features (m, d) of one step."""
+    if targets is None:
+        return CollapseMetrics(None, None, effective_rank(features))
     k = targets.shape[1]
     return CollapseMetrics(
         sharpness=1 - float(_entropy(targets.float()).mean()) / log(k),

@@ -25,6 +25,10 @@ class Views:
     pixels: Tensor
     frames: Tensor
 
+    def to(self, device: torch.device) -> "Views":
+        """The same on a device."""
+        return Views(self.pixels.to(device), self.frames.to(device))
+
 
 def multicrop(
     photos: Tensor, settings: CropSettings, generator: torch.Generator
@@ -99,7 +103,7 @@ def _views(
         functional.grid_sample(photos, part, padding_mode="border", align_corners=False)
         for part in grid.split(len(photos))
     ]
-    return Views(_recolour(torch.cat(crops), generator), frames)
+    return Views(recolour(torch.cat(crops), generator), frames)
 
 
 def points_grid(frames: Tensor, size: int) -> Tensor:
@@ -118,8 +122,16 @@ def _frames(n: int, scale: tuple[float, float], generator: torch.Generator) -> T
     return torch.cat([centre, half], dim=1)
 
 
-def _recolour(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Jitter colours, grey, blur and solarise some crops, then normalise: (n, 3, s, s)."""
+def recolour(crops: Tensor, generator: torch.Generator) -> Tensor:
+    """Jitter colours, grey, blur and solarise some crops, then normalise.
+
+    Args:
+        crops: (n, 3, s, s) float32 in [0, 1].
+        generator: source of every random draw.
+
+    Returns:
+        (n, 3, s, s) float32, by ImageNet's mean and deviation.
+    """
     n = len(crops)
 
     def chosen(probability: float) -> Tensor:

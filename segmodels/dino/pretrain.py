@@ -13,7 +13,7 @@ import torch
 from segmodels.dino.backbone import load_backbone
 from segmodels.dino.distributed import Group, joined
 from segmodels.dino.photos import cached_photos
-from segmodels.dino.salient import cached_saliency
+from segmodels.dino.salient_maps import cached_maps, cut_out_maps, salient_maps
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.trainer import StepReport, Trainer
 
@@ -31,6 +31,7 @@ def pretrain(
     report_every: int = 20,
     device: str = "cpu",
     start: str | None = None,
+    objects: str | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Pre-train, or continue, until the schedule or the time is over.
@@ -40,12 +41,13 @@ def pretrain(
     Args:
         settings: the run.
         images: folders and tar shards of photographs.
-        out: folder of the checkpoint, the progress lines and the decoded photographs.
+        out: folder of the checkpoint, the progress lines, the decoded photographs and their maps.
         minutes: stop (resumably) after this long.
         save_every, report_every: steps between checkpoints, and between progress lines; the
             schedule's last step has both.
         device: torch device; under torchrun "cuda" is a GPU of its own for each process.
         start: backbone whose weights the run begins with; None for random ones.
+        objects: backbone that finds the photographs' objects; None for hand-made saliency alone.
         say: receives one line of text at each report.
 
     Returns:
@@ -55,10 +57,11 @@ def pretrain(
         CheckpointMismatchError: `out` holds the checkpoint of a run with other settings.
         ValueError: `settings.batch_size` is no multiple of the processes, or there are too few
             photographs.
+        RuntimeError: the weights of `start` are those of a transformer of another shape.
     """
     checkpoint = out / CHECKPOINT
     with joined(device) as group:
-        trainer = _trainer(settings, images, out, start, group, say)
+        trainer = _trainer(settings, images, out, start, objects, group, say)
         deadline = time.monotonic() + 60 * minutes
         since, first = time.monotonic(), trainer.step
         while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
@@ -82,16 +85,17 @@ def _trainer(
     images: list[Path],
     out: Path,
     start: str | None,
+    objects: str | None,
     group: Group,
     say: Callable[[str], None],
 ) -> Trainer:
-    """Find the photographs and their salient cells, and the place where an earlier run stopped."""
+    """Find the photographs and their objects, and the place where an earlier run stopped."""
     group.check_batch(settings.batch_size)
     with group.leader_first():
         photos = cached_photos(images, out, settings.photo_size)
-        salient = _salient(photos, settings, say)
+        maps = _maps(photos, settings, objects, say)
         weights = None if start is None else load_backbone(start).state()
-    trainer = Trainer(settings, photos, salient, group.device, weights, group)
+    trainer = Trainer(settings, photos, maps, group.device, weights, group)
     if (out / CHECKPOINT).is_file():
         trainer.resume(out / CHECKPOINT)
         if group.leads:
@@ -99,15 +103,23 @@ def _trainer(
     return trainer
 
 
-def _salient(
-    photos: np.memmap, settings: PretrainSettings, say: Callable[[str], None]
+def _maps(
+    photos: np.memmap,
+    settings: PretrainSettings,
+    objects: str | None,
+    say: Callable[[str], None],
 ) -> np.ndarray:
-    """Salient cells of the photographs, kept beside their file; not looked for without that loss."""
+    """Maps of the photographs' objects, kept beside their file; not looked for without need."""
     cells = settings.saliency.cells
-    if not settings.saliency.weight:
-        return np.zeros((len(photos), cells, cells), bool)
+    if not settings.learns_objects:
+        return np.zeros((len(photos), cells, cells), np.uint8)
     decoded = Path(str(photos.filename))
-    return cached_saliency(photos, decoded.with_name(f"{decoded.stem}-{cells}.salient"), cells, say)
+    if objects is None:
+        path = decoded.with_name(f"{decoded.stem}-{cells}.maps")
+        return cached_maps(len(photos), cells, path, lambda: salient_maps(photos, cells), say)
+    backbone = load_backbone(objects)
+    path = decoded.with_name(f"{decoded.stem}-{cells}-{backbone.digest[:16]}.maps")
+    return cached_maps(len(photos), cells, path, lambda: cut_out_maps(photos, cells, backbone), say)
 
 
 def _tell(
@@ -122,12 +134,18 @@ def _tell(
     with path.open("a") as file:
         file.write(json.dumps({**asdict(report), "photos_per_second": speed}) + "\n")
     health = report.collapse
+    numbers = {
+        "cls": report.cls_loss,
+        "patch": report.patch_loss,
+        "saliency": report.saliency_loss,
+        "contrast": report.contrast_loss,
+        "sharpness": health.sharpness,
+        "spread": health.spread,
+        "rank": health.rank,
+    }
+    shown = " ".join(f"{name} {value:.3g}" for name, value in numbers.items() if value)
     say(
-        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} "
-        f"(cls {report.cls_loss:.3f}, patch {report.patch_loss:.3f}, "
-        f"saliency {report.saliency_loss:.3f}) "
-        f"sharpness {health.sharpness:.2f} spread {health.spread:.2f} rank {health.rank:.1f} "
-        f"{speed:.0f} photos/s"
+        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} {shown} {speed:.0f} photos/s"
     )
     warning = health.warning()
     if warning and report.step > settings.warmup * settings.steps:
@@ -152,15 +170,24 @@ def main() -> None:
     parser.add_argument("--patch-weight", type=float, default=standard.patch_weight)
     parser.add_argument("--student-keep", type=float, default=standard.student_keep)
     parser.add_argument("--seed", type=int, default=standard.seed)
+    parser.add_argument("--dino-weight", type=float, default=standard.dino_weight)
     parser.add_argument("--saliency-weight", type=float, default=standard.saliency.weight)
+    parser.add_argument("--contrast-weight", type=float, default=standard.contrast.weight)
     parser.add_argument("--start", help="backbone to begin with: a name or a weights file")
+    parser.add_argument(
+        "--objects",
+        help="backbone that finds the photographs' objects, for a further run; "
+        "default: hand-made saliency alone",
+    )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--device", default="cpu")
     given = vars(parser.parse_args())
     if threads := given.pop("threads"):
         torch.set_num_threads(threads)
-    run = {name: given.pop(name) for name in ("images", "out", "minutes", "device", "start")}
-    given["saliency"] = replace(standard.saliency, weight=given.pop("saliency_weight"))
+    names = ("images", "out", "minutes", "device", "start", "objects")
+    run = {name: given.pop(name) for name in names}
+    for loss in ("saliency", "contrast"):
+        given[loss] = replace(getattr(standard, loss), weight=given.pop(f"{loss}_weight"))
     pretrain(replace(standard, **given), say=lambda line: print(line, flush=True), **run)
 
 

@@ -28,16 +28,36 @@ class SaliencySettings:
         temperature: how far from it, in cosine, they count as decided.
         reach: salient patches within so many rows and columns shall have like keys; others are
             free, as they may belong to different objects.
-        cells: the photograph's saliency is found on cells x cells squares.
+        far_background: how much such far patches count where both are background, 0 to 1.
+        cells: maps of the photographs' objects have cells x cells squares.
     """
 
     weight: float = 1.0
     view_size: int = 112
-    view_scale: tuple[float, float] = (0.7, 1.0)
+    view_scale: tuple[float, float] = (0.6, 1.0)
     tau: float = 0.15
     temperature: float = 0.25
     reach: int = 2
-    cells: int = 14
+    far_background: float = 0.5
+    cells: int = 28
+
+
+@dataclass(frozen=True)
+class ContrastSettings:
+    """The loss that tells a photograph's object from other photographs' objects by CLS.
+
+    Attributes:
+        weight: of this loss beside the others; 0 leaves it out. It looks at the same whole views
+            as the saliency loss.
+        view_size: side of the views of the object alone, px.
+        memory: objects of earlier steps to tell from.
+        temperature: of the cosines.
+    """
+
+    weight: float = 0.1
+    view_size: int = 64
+    memory: int = 2048
+    temperature: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,8 @@ class PretrainSettings:
         student_keep: share of a global crop's patches the student sees (MSN, Assran et al. 2022);
             1 is plain DINO.
         saliency: the loss on keys of salient and other patches.
+        contrast: the loss on CLS of photographs and of their objects alone.
+        dino_weight: of the losses of self-distillation, on CLS and patches; 0 leaves them out.
         patch_weight: weight of the local alignment loss between keys of corresponding patches;
             0 is plain DINO.
         frozen_epochs: how long the prototypes stay as drawn; DINO's 1 needs far smaller learning
@@ -71,6 +93,8 @@ class PretrainSettings:
     num_heads: int = 3
     crops: CropSettings = field(default_factory=CropSettings)
     saliency: SaliencySettings = field(default_factory=SaliencySettings)
+    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    dino_weight: float = 1.0
     photo_size: int = 112
     batch_size: int = 32
     steps: int = 1600
@@ -98,20 +122,48 @@ class PretrainSettings:
             )
         if not 0 < self.student_keep <= 1:
             raise ValueError(f"student_keep must be in (0, 1], got {self.student_keep}")
-        for size in (self.crops.global_size, self.crops.local_size, self.saliency.view_size):
+        if not (self.dino_weight or self.learns_objects):
+            raise ValueError(
+                "nothing would be learned: give one of dino_weight, saliency.weight and "
+                "contrast.weight a value above 0"
+            )
+        cells = self.saliency.cells
+        if cells % 2 or self.photo_size % cells:
+            raise ValueError(
+                f"saliency.cells must be even and divide photo_size {self.photo_size}, got {cells}"
+            )
+        for size in (
+            self.crops.global_size,
+            self.crops.local_size,
+            self.saliency.view_size,
+            self.contrast.view_size,
+        ):
             if size % self.patch_size:
                 raise ValueError(
                     f"crop size {size} must be a multiple of the patch size {self.patch_size}"
                 )
 
     @property
+    def learns_objects(self) -> bool:
+        """Whether a loss needs to know where the photographs' objects are."""
+        return self.saliency.weight > 0 or self.contrast.weight > 0
+
+    @property
+    def crop_grid(self) -> int:
+        """Patches a side of the global crops."""
+        return self.crops.global_size // self.patch_size
+
+    @property
     def vit_shape(self) -> ViTShape:
-        """Sizes of the transformer, native at the global crop."""
+        """Sizes of the transformer, native at the larger of global crops and whole views."""
+        native = self.crops.global_size
+        if self.learns_objects:
+            native = max(native, self.saliency.view_size)
         return ViTShape(
             patch_size=self.patch_size,
             dim=self.dim,
             depth=self.depth,
             num_heads=self.num_heads,
-            grid=self.crops.global_size // self.patch_size,
+            grid=native // self.patch_size,
             hidden_dim=4 * self.dim,
         )

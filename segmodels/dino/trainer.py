@@ -8,43 +8,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.distributed import Group
-from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
-from segmodels.dino.multicrop import (
-    Views,
-    multicrop,
-    patch_points,
-    points_in_crop,
-    whole_views,
-)
+from segmodels.dino.networks import Network, start_from
+from segmodels.dino.object_losses import ObjectLosses, ObjectTerms
 from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.photos import photos_digest
-from segmodels.dino.salient import saliency_loss, salient_patches
+from segmodels.dino.self_distillation import Distilled, SelfDistillation
 from segmodels.dino.settings import PretrainSettings
-from segmodels.dino.vit import VisionTransformer
 from segmodels.formats.atomic import replacing
 
-_FORMAT = "exnihilo-dino-2"
+_FORMAT = "exnihilo-dino-3"
 
 
 class CheckpointMismatchError(ValueError):
     """A checkpoint belongs to a run with other settings or photographs."""
-
-
-class Network(nn.Module):
-    """A transformer with its heads: one on CLS, one on the keys of patches."""
-
-    def __init__(self, settings: PretrainSettings) -> None:
-        super().__init__()
-        dim = settings.dim
-        self.backbone = VisionTransformer(settings.vit_shape)
-        self.cls_head = DinoHead(dim, settings.prototypes, hidden_dim=2 * dim, bottleneck=128)
-        self.patch_head = DinoHead(
-            dim, settings.patch_prototypes, hidden_dim=2 * dim, bottleneck=64
-        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +35,7 @@ class StepReport:
     cls_loss: float
     patch_loss: float
     saliency_loss: float
+    contrast_loss: float
     learning_rate: float
     collapse: CollapseMetrics | None
 
@@ -74,7 +54,7 @@ class Trainer:
     Args:
         settings: the run.
         photos: (n, S, S, 3) uint8 RGB, may be a memory map.
-        salient: (n, cells, cells) bool, their salient cells; not looked at without that loss.
+        maps: (n, cells, cells) uint8, how salient they are; not looked at where no loss needs it.
         device: torch device.
         start: weights of the transformer to begin with, instead of random ones.
         group: the processes that share each step; None is this one alone.
@@ -88,7 +68,7 @@ class Trainer:
         self,
         settings: PretrainSettings,
         photos: np.ndarray,
-        salient: np.ndarray,
+        maps: np.ndarray,
         device: str | torch.device = "cpu",
         start: Mapping[str, Tensor] | None = None,
         group: Group | None = None,
@@ -101,23 +81,22 @@ class Trainer:
             )
         self.settings = settings
         self.photos = photos
-        self.salient = salient
+        self.maps = maps
         self.device = torch.device(device)
         self.step = 0
         self.student = Network(settings)
         generator = torch.Generator().manual_seed(settings.seed)
-        for part in (self.student.backbone, self.student.cls_head, self.student.patch_head):
-            part.initialise(generator)
+        self.student.initialise(generator)
         if start is not None:
-            self.student.backbone.load_state_dict(start)
+            start_from(self.student.backbone, start)
         elif settings.patch_basis:
             set_patch_basis(self.student.backbone.patch_embed, photos)
         self.teacher = Network(settings)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
-        self.cls_targets = self._targets(settings.prototypes)
-        self.patch_targets = self._targets(settings.patch_prototypes)
-        for module in (self.student, self.teacher, self.cls_targets, self.patch_targets):
+        self.distillation = SelfDistillation(settings, self.group)
+        self.objects = ObjectLosses(settings, self.group)
+        for module in (self.student, self.teacher, self.distillation, self.objects):
             module.to(self.device)
         for network in (self.student, self.teacher):
             self.group.take_first_(network.parameters())
@@ -134,47 +113,27 @@ class Trainer:
         generator = self._generator(1)
         chosen = self._chosen()
         photos = torch.from_numpy(self.photos[chosen]).permute(0, 3, 1, 2).float() / 255
-        globals_, locals_ = multicrop(photos, settings.crops, generator)
-        globals_, locals_ = self._moved(globals_), self._moved(locals_)
-        grid = settings.vit_shape.grid
-        kept = self._kept_patches(len(globals_.pixels), grid**2, generator)
-
-        with self._autocast(), torch.no_grad():
-            seen = self.teacher.backbone(globals_.pixels)
-            cls_targets = self.cls_targets(self.teacher.cls_head(seen.cls))
-        with self._autocast():
-            far = self.student.backbone(globals_.pixels, kept)
-            near = self.student.backbone(locals_.pixels)
-            logits = self.student.cls_head(torch.cat([far.cls, near.cls]))
-        size = len(chosen)
-        cls_loss = view_loss(
-            logits.unflatten(0, (-1, size)),
-            cls_targets.unflatten(0, (2, size)),
-            settings.student_temperature,
-        )
-        patch_loss = torch.zeros((), device=self.device)
-        if settings.patch_weight:
-            patch_loss = self._patch_loss(
-                seen.keys, far.keys, near.keys, globals_=globals_, locals_=locals_, kept=kept
-            )
-        salient_loss = torch.zeros((), device=self.device)
-        if settings.saliency.weight:
-            views = whole_views(
-                photos, settings.saliency.view_size, settings.saliency.view_scale, generator
-            )
-            salient_loss = self._saliency_loss(self._moved(views), self.salient[chosen])
-        loss = (
-            cls_loss + settings.patch_weight * patch_loss + settings.saliency.weight * salient_loss
-        )
+        loss = torch.zeros((), device=self.device)
+        distilled = terms = None
+        if settings.dino_weight:
+            distilled = self.distillation(self.student, self.teacher, photos, generator)
+            dino_loss = distilled.cls_loss + settings.patch_weight * distilled.patch_loss
+            loss = loss + settings.dino_weight * dino_loss
+        if settings.learns_objects:
+            maps = torch.from_numpy(self.maps[chosen]).float() / 255
+            terms = self.objects(self.student, photos, maps, generator)
+            loss = loss + settings.saliency.weight * terms.saliency_loss
+            loss = loss + settings.contrast.weight * terms.contrast_loss
         learning_rate = self._update(loss)
         report = StepReport(
             step=self.step,
             loss=loss.item(),
-            cls_loss=cls_loss.item(),
-            patch_loss=patch_loss.item(),
-            saliency_loss=salient_loss.item(),
+            cls_loss=distilled.cls_loss.item() if distilled else 0.0,
+            patch_loss=distilled.patch_loss.item() if distilled else 0.0,
+            saliency_loss=terms.saliency_loss.item() if terms else 0.0,
+            contrast_loss=terms.contrast_loss.item() if terms else 0.0,
             learning_rate=learning_rate,
-            collapse=collapse_metrics(cls_targets, seen.cls) if measure else None,
+            collapse=self._collapse(distilled, terms) if measure else None,
         )
         self.step += 1
         return report
@@ -190,8 +149,8 @@ class Trainer:
             "photos": photos_digest(self.photos),
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
-            "cls_targets": self.cls_targets.state_dict(),
-            "patch_targets": self.patch_targets.state_dict(),
+            "distillation": self.distillation.state_dict(),
+            "objects": self.objects.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
         with replacing(path) as partial:
@@ -213,15 +172,9 @@ class Trainer:
         self.step = content["step"]
         self.student.load_state_dict(content["student"])
         self.teacher.load_state_dict(content["teacher"])
-        self.cls_targets.load_state_dict(content["cls_targets"])
-        self.patch_targets.load_state_dict(content["patch_targets"])
+        self.distillation.load_state_dict(content["distillation"])
+        self.objects.load_state_dict(content["objects"])
         self.optimiser.load_state_dict(content["optimiser"])
-
-    def _targets(self, prototypes: int) -> Targets:
-        settings = self.settings
-        return Targets(
-            prototypes, settings.teacher_temperature, settings.centre_momentum, self.group
-        )
 
     def _parameter_groups(self) -> list[dict[str, object]]:
         """Matrices decay; biases, norms and single vectors do not."""
@@ -247,72 +200,11 @@ class Trainer:
         chosen = np.sort(order[start : start + self.settings.batch_size])
         return chosen[self.group.rank :: self.group.size]
 
-    def _moved(self, views: Views) -> Views:
-        return Views(views.pixels.to(self.device), views.frames.to(self.device))
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
-
-    def _kept_patches(self, n: int, patches: int, generator: torch.Generator) -> Tensor:
-        """Draw which patches the student sees, (n, t) sorted indices."""
-        count = max(1, round(patches * self.settings.student_keep))
-        scores = torch.rand(n, patches, generator=generator)
-        return scores.topk(count, dim=1).indices.sort(dim=1).values.to(self.device)
-
-    def _patch_loss(
-        self,
-        seen: Tensor,
-        far: Tensor,
-        near: Tensor,
-        *,
-        globals_: Views,
-        locals_: Views,
-        kept: Tensor,
-    ) -> Tensor:
-        """Align the student's keys with the teacher's at the same place of the photograph.
-
-        Global views look at each other, local views at the two global ones in turn.
-
-        Args:
-            seen: teacher keys (2b, g * g, d) of the global views.
-            far: student keys (2b, t, d) of the patches `kept` of the global views.
-            near: student keys (l * b, h * h, d) of the local views.
-            globals_, locals_: the views.
-            kept: (2b, t) indices.
-        """
-        size = len(globals_.frames) // 2
-        grid = self.settings.vit_shape.grid
-        far_points = patch_points(globals_.frames, grid)
-        far_points = far_points.gather(1, kept[..., None].expand(-1, -1, 2))
-        local_grid = self.settings.crops.local_size // self.settings.patch_size
-        near_points = patch_points(locals_.frames, local_grid)
-        other = torch.cat([torch.arange(size, 2 * size), torch.arange(size)])
-        in_turn = torch.arange(len(near_points)) % (2 * size)
-
-        student, teacher = [], []
-        for keys, points, target in ((far, far_points, other), (near, near_points, in_turn)):
-            target = target.to(self.device)
-            places = points_in_crop(points, globals_.frames[target])
-            visible = places.abs().amax(dim=-1) < 1
-            table = seen[target].float().transpose(1, 2).unflatten(2, (grid, grid))
-            sampled = functional.grid_sample(
-                table, places[:, :, None], padding_mode="border", align_corners=False
-            )
-            student.append(keys[visible])
-            teacher.append(sampled[..., 0].transpose(1, 2)[visible])
-        with self._autocast(), torch.no_grad():
-            targets = self.patch_targets(self.teacher.patch_head(torch.cat(teacher)))
-        with self._autocast():
-            logits = self.student.patch_head(torch.cat(student))
-        return cross_entropy(logits, targets, self.settings.student_temperature)
-
-    def _saliency_loss(self, views: Views, salient: np.ndarray) -> Tensor:
-        settings = self.settings.saliency
-        grid = settings.view_size // self.settings.patch_size
-        shares = salient_patches(torch.from_numpy(salient).to(self.device), views.frames, grid)
-        with self._autocast():
-            keys = self.student.backbone(views.pixels).keys
-        return saliency_loss(keys, shares, settings)
+    def _collapse(self, distilled: Distilled | None, terms: ObjectTerms | None) -> CollapseMetrics:
+        if distilled is not None:
+            return collapse_metrics(distilled.targets, distilled.cls)
+        assert terms is not None
+        return collapse_metrics(None, terms.cls)
 
     def _update(self, loss: Tensor) -> float:
         """Step the optimiser by the schedules, then move the teacher; returns the learning rate."""

@@ -60,7 +60,7 @@ def left(finished: tuple[Path, str]) -> list[Left]:
     return [torch.load(finished[0] / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("scenario", ["start", "one_step", "whole", "resumed"])
+@pytest.mark.parametrize("scenario", ["start", "one_step", "one_sided", "whole", "resumed"])
 def test_all_processes_hold_the_same(left: list[Left], scenario: str) -> None:
     first, second = (one[scenario] for one in left)
     assert first.keys() == second.keys()
@@ -70,7 +70,16 @@ def test_all_processes_hold_the_same(left: list[Left], scenario: str) -> None:
 def test_resuming_ends_as_an_uninterrupted_run(left: list[Left]) -> None:
     whole, resumed = left[0]["whole"], left[0]["resumed"]
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
-    assert not torch.equal(whole["cls_targets.centre"], left[0]["one_step"]["cls_targets.centre"])
+    centre = "distillation.cls_targets.centre"
+    assert not torch.equal(whole[centre], left[0]["one_step"][centre])
+
+
+def test_objects_of_all_processes_are_remembered(left: list[Left]) -> None:
+    held, count = (left[0]["whole"][f"objects.memory.{name}"] for name in ("held", "count"))
+    assert count == len(held) == TINY.contrast.memory
+    torch.testing.assert_close(held.norm(dim=1), torch.ones(len(held)))
+    # Ten of the twenty objects of five steps, each by one process.
+    assert len(held.unique(dim=0)) == len(held)
 
 
 def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> None:
@@ -115,7 +124,7 @@ def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> N
     for name, gradient in mean.items():
         torch.testing.assert_close(got[name], scale * gradient, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(
-        left[0]["one_step"]["cls_targets.centre"],
+        left[0]["one_step"]["distillation.cls_targets.centre"],
         (1 - PLAIN.centre_momentum) * (means[0] + means[1]) / 2,
     )
 
@@ -127,7 +136,7 @@ def test_one_process_writes_and_speaks(finished: tuple[Path, str]) -> None:
     lines = [json.loads(line) for line in (out / "run" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
     kinds = sorted(path.suffix for path in (out / "run").iterdir())
-    assert kinds == [".jsonl", Path(CHECKPOINT).suffix, ".rgb", ".salient"]
+    assert kinds == [".jsonl", ".maps", Path(CHECKPOINT).suffix, ".rgb"]
 
 
 def test_processes_share_out_each_step_and_draw_differently() -> None:
@@ -153,6 +162,7 @@ def test_without_torchrun_a_process_is_alone() -> None:
     with joined("cpu") as group:
         assert group == Group(0, 1, torch.device("cpu"))
         tensor = torch.arange(3.0)
+        assert torch.equal(group.gathered(tensor), tensor)
         group.mean_([tensor])
         group.take_first_([tensor])
         assert tensor.tolist() == [0, 1, 2]

@@ -1,29 +1,24 @@
-"""Pre-training: views, losses, collapse metrics, determinism, interrupt and resume, export."""
+"""Pre-training: views, losses, collapse metrics, determinism, interrupt and resume."""
 
-import io
-import json
 import math
-import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pretraining import CROPS, PLAIN, TINY, blobs, states_equal, trainer_of
 
-from segmodels.dino import load_backbone
 from segmodels.dino.collapse import collapse_metrics, effective_rank
-from segmodels.dino.export import export
 from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import multicrop, patch_points, points_in_crop
+from segmodels.dino.networks import start_from
 from segmodels.dino.patch_basis import set_patch_basis
-from segmodels.dino.photos import cached_photos
 from segmodels.dino.pixels import normalised_pixels
-from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, pretrain
+from segmodels.dino.settings import ContrastSettings
 from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
-from segmodels.dino.vit import PatchEmbed
+from segmodels.dino.vit import PatchEmbed, VisionTransformer
 
 
 def test_views_are_a_function_of_the_seed() -> None:
@@ -123,6 +118,14 @@ def test_collapse_metrics_on_known_distributions() -> None:
     assert "dimensions" in (collapse_metrics(healthy, line).warning() or "")
 
 
+def test_without_targets_only_the_features_are_measured() -> None:
+    got = collapse_metrics(None, torch.cat([torch.eye(4), -torch.eye(4)]))
+    assert (got.sharpness, got.spread) == (None, None)
+    assert got.rank == pytest.approx(4, rel=1e-5)
+    assert got.warning() is None
+    assert "dimensions" in (collapse_metrics(None, torch.ones(8, 3)).warning() or "")
+
+
 def test_effective_rank_of_equal_rows_is_one() -> None:
     assert effective_rank(torch.ones(5, 3)) == 1.0
 
@@ -194,13 +197,34 @@ def test_a_run_may_begin_with_given_weights() -> None:
     trained = trainer_of(TINY, blobs(8))
     trained.train_step()
     state = trained.student.backbone.state_dict()
-    salient = np.zeros((8, 6, 6), bool)
-    started = Trainer(TINY, blobs(8), salient, start=state)
+    maps = np.zeros((8, 12, 12), np.uint8)
+    started = Trainer(TINY, blobs(8), maps, start=state)
     for network in (started.student, started.teacher):
         for name, tensor in network.backbone.state_dict().items():
             assert torch.equal(tensor, state[name])
     with pytest.raises(RuntimeError, match="size mismatch"):
-        Trainer(replace(TINY, dim=32), blobs(8), salient, start=state)
+        Trainer(replace(TINY, dim=32), blobs(8), maps, start=state)
+
+
+def test_weights_of_another_grid_have_their_positions_resampled() -> None:
+    source = VisionTransformer(TINY.vit_shape)
+    source.initialise(torch.Generator().manual_seed(0))
+    larger = replace(TINY, saliency=replace(TINY.saliency, view_size=24))
+    assert (source.shape.grid, larger.vit_shape.grid) == (4, 6)
+    started = VisionTransformer(larger.vit_shape)
+    start_from(started, source.state_dict())
+    state = started.state_dict()
+    assert torch.equal(state.pop("pos_embed"), source.position_embedding(6, 6))
+    assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in state.items())
+
+
+def test_native_grid_is_that_of_the_largest_views() -> None:
+    assert replace(TINY, crops=replace(CROPS, global_size=24)).vit_shape.grid == 6
+    whole = replace(TINY.saliency, view_size=24)
+    assert replace(TINY, saliency=whole).vit_shape.grid == 6
+    assert replace(TINY, saliency=replace(whole, weight=0.0)).vit_shape.grid == 6
+    # Nothing looks at whole views.
+    assert replace(PLAIN, saliency=replace(whole, weight=0.0)).vit_shape.grid == 4
 
 
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -212,6 +236,8 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     first = trainer_of(TINY, photos)
     for _ in range(2):
         first.train_step()
+    # Eight of ten: the end depends on their order and on how many there are.
+    assert first.objects.memory.count == 8
     first.save(tmp_path / "checkpoint.pt")
     torch.manual_seed(99)
     second = trainer_of(TINY, photos)
@@ -233,92 +259,6 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
             other.resume(tmp_path / "checkpoint.pt")
 
 
-def write_photos(folder: Path, photos: np.ndarray) -> None:
-    """Half of them as files, half in a tar, with one file that is no image."""
-    folder.mkdir()
-    (folder / "broken.jpg").write_bytes(b"no image")
-    with tarfile.open(folder / "shard.tar", "w") as shard:
-        for i, photo in enumerate(photos):
-            if i % 2:
-                Image.fromarray(photo).save(folder / f"{i}.png")
-                continue
-            content = io.BytesIO()
-            Image.fromarray(photo).save(content, "PNG")
-            member = tarfile.TarInfo(f"{i}.png")
-            member.size = content.tell()
-            content.seek(0)
-            shard.addfile(member, content)
-
-
-def test_photos_are_decoded_once_from_folders_and_tars(tmp_path: Path) -> None:
-    photos = blobs(6)
-    write_photos(tmp_path / "in", photos)
-    decoded = cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
-    assert sorted(p.tobytes() for p in decoded) == sorted(p.tobytes() for p in photos)
-    (cache,) = (tmp_path / "cache").iterdir()
-    stamp = cache.stat().st_mtime_ns
-    cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
-    assert cache.stat().st_mtime_ns == stamp
-
-
-def test_no_photograph_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match="no readable photograph"):
-        cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
-    with pytest.raises(ValueError, match="neither a folder nor"):
-        cached_photos([tmp_path / "absent"], tmp_path / "cache", 24)
-
-
-def test_saliency_belongs_to_its_photographs_and_its_loss(tmp_path: Path) -> None:
-    for name, photos in (("one", blobs(8)), ("other", blobs(8)[::-1])):
-        write_photos(tmp_path / name, photos)
-    plain = replace(TINY, steps=1, saliency=replace(TINY.saliency, weight=0.0))
-    pretrain(plain, [tmp_path / "one"], tmp_path / "plain", say=lambda _: None)
-    assert not list((tmp_path / "plain").glob("*.salient"))
-    for name in ("one", "other"):
-        # As many photographs as before, in the same folder, but others.
-        run = pretrain(
-            replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", say=lambda _: None
-        )
-        run.unlink()
-    assert len(list((tmp_path / "run").glob("*.salient"))) == 2
-
-
-def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", blobs(12))
-    said: list[str] = []
-
-    def run(minutes: float) -> Path:
-        return pretrain(
-            TINY,
-            [tmp_path / "in"],
-            tmp_path / "out",
-            minutes=minutes,
-            report_every=2,
-            save_every=3,
-            say=said.append,
-        )
-
-    checkpoint = run(minutes=0)
-    assert checkpoint == tmp_path / "out" / CHECKPOINT
-    run(minutes=10)
-    assert "continuing at step 0" in said
-    lines = [json.loads(line) for line in (tmp_path / "out" / PROGRESS).read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 3, 5, 7]
-    assert all(line["collapse"]["rank"] >= 1 for line in lines)
-
-    weights = tmp_path / "tiny.safetensors"
-    export(checkpoint, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
-    backbone = load_backbone(weights)
-    assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
-    trained = trainer_of(TINY, cached_photos([tmp_path / "in"], tmp_path / "out", 24))
-    trained.resume(checkpoint)
-    pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = trained.teacher.backbone(pixels).keys.unflatten(1, (4, 4))
-    torch.testing.assert_close(backbone.extract(pixels).keys, expected, atol=1e-2, rtol=1e-2)
-
-
 def test_plain_dino_is_a_setting() -> None:
     trainer = trainer_of(PLAIN, blobs(8))
     report = trainer.train_step(measure=True)
@@ -327,17 +267,49 @@ def test_plain_dino_is_a_setting() -> None:
     assert report.collapse is not None
 
 
+@pytest.mark.parametrize("loss", ["saliency", "contrast"])
+def test_one_of_the_losses_on_objects_may_be_alone(loss: str) -> None:
+    weighted = {loss: replace(getattr(TINY, loss), weight=0.5)}
+    trainer = trainer_of(replace(PLAIN, dino_weight=0.0, **weighted), blobs(8))
+    before = trainer.student.backbone.blocks[0].attn.qkv.weight.clone()
+    report = trainer.train_step(measure=True)
+    losses = {"saliency": report.saliency_loss, "contrast": report.contrast_loss}
+    assert losses.pop(loss) > 0
+    assert set(losses.values()) == {0} == {report.cls_loss, report.patch_loss}
+    assert report.loss == pytest.approx(0.5 * getattr(report, f"{loss}_loss"))
+    assert report.collapse is not None
+    assert (report.collapse.sharpness, report.collapse.spread) == (None, None)
+    assert not torch.equal(trainer.student.backbone.blocks[0].attn.qkv.weight, before)
+
+
+def test_loss_is_the_weighted_sum() -> None:
+    report = trainer_of(replace(TINY, dino_weight=0.3, patch_weight=0.7), blobs(8)).train_step()
+    distilled = report.cls_loss + 0.7 * report.patch_loss
+    assert min(report.patch_loss, report.saliency_loss, report.contrast_loss) > 0
+    assert report.loss == pytest.approx(
+        0.3 * distilled + report.saliency_loss + TINY.contrast.weight * report.contrast_loss
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"steps": 0}, "must be positive"),
         ({"student_keep": 0.0}, "student_keep must be in"),
         ({"patch_size": 3}, "multiple of the patch size"),
+        ({"contrast": ContrastSettings(view_size=10)}, "crop size 10 must be a multiple"),
+        ({"saliency": replace(TINY.saliency, cells=3)}, "must be even and divide photo_size 24"),
+        ({"saliency": replace(TINY.saliency, cells=10)}, "must be even and divide photo_size 24"),
     ],
 )
-def test_bad_settings_are_refused(change: dict[str, float], words: str) -> None:
+def test_bad_settings_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         replace(TINY, **change)
+
+
+def test_a_run_that_learns_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing would be learned"):
+        replace(PLAIN, dino_weight=0.0)
 
 
 def test_too_few_photographs_are_refused() -> None:

@@ -1,13 +1,22 @@
 """Tiny pre-training runs: photographs of discs, settings, and a trainer that knows the discs."""
 
+import io
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from segmodels.dino.distributed import Group
-from segmodels.dino.salient import salient_cells
-from segmodels.dino.settings import CropSettings, PretrainSettings, SaliencySettings
+from segmodels.dino.salient_maps import salient_map
+from segmodels.dino.settings import (
+    ContrastSettings,
+    CropSettings,
+    PretrainSettings,
+    SaliencySettings,
+)
 from segmodels.dino.trainer import Trainer
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
@@ -17,7 +26,9 @@ TINY = PretrainSettings(
     depth=2,
     num_heads=2,
     crops=CROPS,
-    saliency=SaliencySettings(view_size=16, cells=6),
+    saliency=SaliencySettings(view_size=16, cells=12),
+    # Full within three steps, and no multiple of a step's objects.
+    contrast=ContrastSettings(view_size=8, memory=10),
     photo_size=24,
     batch_size=4,
     steps=8,
@@ -27,7 +38,11 @@ TINY = PretrainSettings(
 )
 # DINO's own loss alone.
 PLAIN = replace(
-    TINY, patch_weight=0.0, student_keep=1.0, saliency=replace(TINY.saliency, weight=0.0)
+    TINY,
+    patch_weight=0.0,
+    student_keep=1.0,
+    saliency=replace(TINY.saliency, weight=0.0),
+    contrast=replace(TINY.contrast, weight=0.0),
 )
 
 
@@ -44,16 +59,39 @@ def blobs(n: int, size: int = 24) -> np.ndarray:
     return photos
 
 
+def write_photos(folder: Path, photos: np.ndarray) -> None:
+    """Half of them as files, half in a tar, with one file that is no image."""
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"no image")
+    with tarfile.open(folder / "shard.tar", "w") as shard:
+        for i, photo in enumerate(photos):
+            if i % 2:
+                Image.fromarray(photo).save(folder / f"{i}.png")
+                continue
+            content = io.BytesIO()
+            Image.fromarray(photo).save(content, "PNG")
+            member = tarfile.TarInfo(f"{i}.png")
+            member.size = content.tell()
+            content.seek(0)
+            shard.addfile(member, content)
+
+
 def trainer_of(
     settings: PretrainSettings, photos: np.ndarray, group: Group | None = None
 ) -> Trainer:
     """A trainer that knows where the photographs' objects are."""
-    salient = np.stack([salient_cells(photo, settings.saliency.cells) for photo in photos])
-    return Trainer(settings, photos, salient, group=group)
+    maps = np.stack([salient_map(photo, settings.saliency.cells) for photo in photos])
+    return Trainer(settings, photos, maps, group=group)
 
 
 def states_equal(a: Trainer, b: Trainer) -> bool:
-    pairs = [(a.student, b.student), (a.teacher, b.teacher), (a.cls_targets, b.cls_targets)]
+    """Whether networks, centres and remembered objects are the same."""
+    pairs = [
+        (a.student, b.student),
+        (a.teacher, b.teacher),
+        (a.distillation, b.distillation),
+        (a.objects, b.objects),
+    ]
     return all(
         torch.equal(x, y)
         for one, other in pairs

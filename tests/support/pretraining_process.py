@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from pretraining import PLAIN, TINY, blobs, trainer_of
 
@@ -22,8 +23,8 @@ def held(trainer: Trainer) -> dict[str, torch.Tensor]:
     parts = {
         "student": trainer.student,
         "teacher": trainer.teacher,
-        "cls_targets": trainer.cls_targets,
-        "patch_targets": trainer.patch_targets,
+        "distillation": trainer.distillation,
+        "objects": trainer.objects,
     }
     state = {f"{p}.{name}": t for p, part in parts.items() for name, t in part.state_dict().items()}
     for name, parameter in trainer.student.named_parameters():
@@ -41,7 +42,13 @@ def scenarios(out: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
         stopped.save(out / "stopped.pt")
     resumed = trainer_of(TINY, photos, group)
     resumed.resume(out / "stopped.pt")
+    # Nothing is salient for the second process: both must learn the same parameters still.
+    keys_alone = replace(TINY, dino_weight=0.0, contrast=replace(TINY.contrast, weight=0.0))
+    one_sided = trainer_of(keys_alone, photos, group)
+    if not group.leads:
+        one_sided.maps = np.zeros_like(one_sided.maps)
     return {
+        "one_sided": held(advanced(one_sided, 2)),
         "one_step": held(one_step),
         "whole": held(whole),
         "resumed": held(advanced(resumed, 3)),
@@ -53,6 +60,7 @@ def main(images: Path, out: Path) -> None:
         assert group.size == 2
         # Only the first process's answer counts.
         assert group.agree(group.leads)
+        assert group.gathered(torch.tensor([[group.rank, 7]])).tolist() == [[0, 7], [1, 7]]
         # A process that starts elsewhere is brought to where the first one is.
         elsewhere = trainer_of(replace(PLAIN, seed=group.rank), blobs(16), group)
         left = {**scenarios(out, group), "start": held(elsewhere)}
