@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.backbone_quality import difference, paired_interval, run
+from benchmarks.backbone_quality import difference, paired_interval, run, saliency_overlaps
 from benchmarks.descriptors import DescriptorFeatures
 from benchmarks.options import Options
 
@@ -37,6 +37,17 @@ def test_the_descriptors_vector_of_an_instance_is_the_mean_inside_its_mask():
     assert vectors.shape == (2, 40)
     np.testing.assert_allclose(vectors[0], patches[10:20, 5:7].mean(axis=(0, 1)), atol=1e-5)
     np.testing.assert_allclose(vectors[1], 0, atol=1e-5)  # they are standardised
+
+
+def test_saliency_by_itself_finds_a_disc():
+    # Wider than high, as photographs are: both are made square alike.
+    y, x = np.mgrid[:150, :200]
+    disc = (y - 70) ** 2 + (x - 110) ** 2 < 40**2
+    photo = np.where(disc[..., None], np.uint8([200, 40, 40]), np.uint8([40, 90, 160]))
+    scores = saliency_overlaps([photo, photo], [disc, ~disc])
+    assert scores.first[0] > 0.9
+    assert scores.first[1] < 0.1
+    np.testing.assert_array_equal(scores.best, scores.first)
 
 
 def test_without_photographs_the_table_says_so():
