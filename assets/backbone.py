@@ -22,9 +22,10 @@ from assets.store import Store, digest_of
 from segmodels.device import resolve_device
 from segmodels.formats.sources import fingerprint_sources
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 WEIGHTS_FILE = "backbone.safetensors"
 ATTENTION_FILE = "attention.png"
+COLLAPSE = ("sharpness", "spread", "rank")
 _ATTENTION_PHOTOS = 4
 _CURVE_POINTS = 200
 
@@ -37,6 +38,10 @@ class PretrainChoices:
         steps: length of the schedule.
         batch_size: photographs a step.
         learning_rate: peak learning rate.
+        dino_weight, saliency_weight, shape_weight: of the three kinds of losses; 0 leaves one
+            out.
+        start: backbone whose weights the run begins with; "" for random ones.
+        objects: backbone that finds the photographs' objects; "" for hand-made saliency alone.
         seed: of every random draw.
         device: "auto", "cpu" or "cuda".
         image_size: stored with the weights as MaskCut's input size, px.
@@ -47,11 +52,16 @@ class PretrainChoices:
     steps: int = 1600
     batch_size: int = 32
     learning_rate: float = 1e-3
+    dino_weight: float = 1.0
+    saliency_weight: float = 1.0
+    shape_weight: float = 1.0
+    start: str = ""
+    objects: str = ""
     seed: int = 0
     device: str = "auto"
     image_size: int = 240
-    tau: float = 0.2
-    center_keys: bool = False
+    tau: float = 0.3
+    center_keys: bool = True
 
 
 PretrainConfig = config_for(PretrainChoices)
@@ -76,7 +86,7 @@ def dino_backbone(
         _draw_attention(folder, train_images(store), resolve_device(choices.device))
         return summary
 
-    digest = digest_of(CODE_VERSION, choices, fingerprint_sources(own))
+    digest = digest_of(CODE_VERSION, choices, fingerprint_sources(own), _weights_used(choices))
     version = materialise(stage, digest, choices, compute, context.log.info, resumable=True)
     progress = version.summary["progress"]
     return result(
@@ -85,14 +95,21 @@ def dino_backbone(
             "weights": dg.MetadataValue.path(str(version.folder / WEIGHTS_FILE)),
             "loss_curve": curve("DINO pre-training", progress, ["step", "loss"]),
             "collapse_curve": curve(
-                "The teacher's targets (sharpness 0: uniform; spread 0: one for all photographs) "
-                "and the effective rank of its features (1: collapsed)",
+                "The teacher's targets (sharpness 0: uniform; spread 0: one for all photographs), "
+                "where dino_weight is above 0, and the effective rank of CLS (1: collapsed)",
                 progress,
-                ["step", "sharpness", "spread", "rank"],
+                ["step", *(name for name in COLLAPSE if name in progress[0])],
             ),
             "attention": picture(np.asarray(Image.open(version.folder / ATTENTION_FILE))),
         },
     )
+
+
+def _weights_used(choices: PretrainChoices) -> list[str]:
+    """Digests of the backbones that a run builds on: a path may come to hold other weights."""
+    from segmodels.dino import load_backbone
+
+    return [load_backbone(name).digest for name in (choices.start, choices.objects) if name]
 
 
 def _pretrain(
@@ -102,15 +119,25 @@ def _pretrain(
     from segmodels.dino.pretrain import PROGRESS, pretrain
     from segmodels.dino.settings import PretrainSettings
 
+    standard = PretrainSettings()
     settings = dataclasses.replace(
-        PretrainSettings(),
+        standard,
         steps=choices.steps,
         batch_size=choices.batch_size,
         learning_rate=choices.learning_rate,
+        dino_weight=choices.dino_weight,
+        saliency=dataclasses.replace(standard.saliency, weight=choices.saliency_weight),
+        shape=dataclasses.replace(standard.shape, weight=choices.shape_weight),
         seed=choices.seed,
     )
     checkpoint = pretrain(
-        settings, images, folder, device=resolve_device(choices.device), say=context.log.info
+        settings,
+        images,
+        folder,
+        device=resolve_device(choices.device),
+        start=choices.start or None,
+        objects=choices.objects or None,
+        say=context.log.info,
     )
     export(
         checkpoint,
@@ -129,12 +156,20 @@ def _pretrain(
 def _curve_points(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Spread some points over a run's progress; what a resumed run repeated counts once."""
     by_step = {
-        line["step"] + 1: {"step": line["step"] + 1, "loss": line["loss"], **line["collapse"]}
+        line["step"] + 1: {
+            "step": line["step"] + 1,
+            "loss": line["loss"],
+            **_known(line["collapse"]),
+        }
         for line in lines
     }
     chosen = np.linspace(0, len(by_step) - 1, min(len(by_step), _CURVE_POINTS)).round()
     points = [by_step[step] for step in sorted(by_step)]
     return [points[index] for index in chosen.astype(int)]
+
+
+def _known(collapse: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in collapse.items() if value is not None}
 
 
 def _draw_attention(folder: Path, images: pa.Table, device: str) -> None:

@@ -68,15 +68,6 @@ class Group:
         distributed.broadcast(flat, src=0)
         _scatter(flat, kept)
 
-    @torch.no_grad()
-    def gathered(self, tensor: Tensor) -> Tensor:
-        """The rows (n, ...) of all processes, those of the first process first."""
-        if self.size == 1:
-            return tensor
-        parts = [torch.empty_like(tensor) for _ in range(self.size)]
-        distributed.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
-
     def agree(self, decision: bool) -> bool:
         """The first process's decision, for all: clocks and folders may differ."""
         answer = torch.tensor([float(decision)], device=self.device)

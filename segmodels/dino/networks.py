@@ -5,14 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from segmodels.dino.contrast import projection_head
 from segmodels.dino.losses import DinoHead
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.vit import VisionTransformer, ViTShape
 
 
 class Network(nn.Module):
-    """A transformer with DINO's heads on CLS and on keys, and one on CLS that knows objects."""
+    """A transformer with DINO's heads on CLS and on keys, and one that reads shapes off CLS."""
 
     def __init__(self, settings: PretrainSettings) -> None:
         super().__init__()
@@ -22,7 +21,7 @@ class Network(nn.Module):
         self.patch_head = DinoHead(
             dim, settings.patch_prototypes, hidden_dim=2 * dim, bottleneck=64
         )
-        self.object_head = projection_head(dim)
+        self.shape_head = nn.Linear(dim, settings.shape.cells**2)
 
     @property
     def device(self) -> torch.device:
@@ -33,10 +32,8 @@ class Network(nn.Module):
         """Draw fresh weights."""
         for part in (self.backbone, self.cls_head, self.patch_head):
             part.initialise(generator)
-        for layer in self.object_head:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
-                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.shape_head.weight, std=0.02, generator=generator)
+        nn.init.zeros_(self.shape_head.bias)
 
 
 def start_from(backbone: VisionTransformer, state: Mapping[str, Tensor]) -> None:

@@ -1,16 +1,15 @@
-"""What one step learns from the objects of its photographs: keys that cut them out, CLS to know them."""
+"""What one step learns from the objects of its photographs: keys that cut them out, CLS their shape."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from segmodels.dino.contrast import ObjectMemory, contrast_loss, object_views
-from segmodels.dino.distributed import Group
 from segmodels.dino.multicrop import whole_views
 from segmodels.dino.networks import Network, autocast
 from segmodels.dino.salient import saliency_loss, salient_patches
 from segmodels.dino.settings import PretrainSettings
+from segmodels.dino.shape import object_views, shape_loss
 
 
 @dataclass(frozen=True)
@@ -18,47 +17,41 @@ class ObjectTerms:
     """Losses of one step, and CLS (b, d) of the whole views."""
 
     saliency_loss: Tensor
-    contrast_loss: Tensor
+    shape_loss: Tensor
     cls: Tensor
 
 
-class ObjectLosses(nn.Module):
-    """Holds the memory of earlier objects."""
+def object_terms(
+    settings: PretrainSettings,
+    student: Network,
+    photos: Tensor,
+    maps: Tensor,
+    generator: torch.Generator,
+) -> ObjectTerms:
+    """Look at whole views, and at the objects alone.
 
-    def __init__(self, settings: PretrainSettings, group: Group) -> None:
-        super().__init__()
-        self.settings = settings
-        self.group = group
-        self.memory = ObjectMemory(settings.contrast.memory)
-
-    def forward(
-        self, student: Network, photos: Tensor, maps: Tensor, generator: torch.Generator
-    ) -> ObjectTerms:
-        """Look at whole views, and at the objects alone.
-
-        Args:
-            student: the network that learns.
-            photos: (b, 3, S, S) float32 in [0, 1].
-            maps: (b, cells, cells) float32 in [0, 1], how salient they are.
-            generator: source of every random draw.
-        """
-        saliency, contrast = self.settings.saliency, self.settings.contrast
-        device = student.device
-        views = whole_views(photos, saliency.view_size, saliency.view_scale, generator).to(device)
-        with autocast(self.settings, device):
-            seen = student.backbone(views.pixels)
-        salient_loss = torch.zeros((), device=device)
-        if saliency.weight:
-            grid = saliency.view_size // self.settings.patch_size
-            shares = salient_patches(maps.to(device), views.frames, grid)
-            salient_loss = saliency_loss(seen.keys, shares, saliency)
-        told_apart = torch.zeros((), device=device)
-        if contrast.weight:
-            alone = object_views(photos, maps, contrast.view_size, generator).to(device)
-            with autocast(self.settings, device):
-                known = student.backbone(alone.pixels)
-                whole, objects = (student.object_head(one.cls) for one in (seen, known))
-            told_apart = contrast_loss(
-                whole, objects, self.memory, contrast.temperature, self.group
-            )
-        return ObjectTerms(salient_loss, told_apart, seen.cls.detach())
+    Args:
+        settings: the run.
+        student: the network that learns.
+        photos: (b, 3, S, S) float32 in [0, 1].
+        maps: (b, cells, cells) float32 in [0, 1], how salient they are.
+        generator: source of every random draw.
+    """
+    saliency, shape = settings.saliency, settings.shape
+    device = student.device
+    views = whole_views(photos, saliency.view_size, saliency.view_scale, generator).to(device)
+    on_device = maps.to(device)
+    with autocast(settings, device):
+        seen = student.backbone(views.pixels)
+    salient = told = torch.zeros((), device=device)
+    if saliency.weight:
+        shares = salient_patches(on_device, views.frames, saliency.view_size // settings.patch_size)
+        salient = saliency_loss(seen.keys, shares, saliency)
+    if shape.weight:
+        alone = object_views(photos, maps, shape.view_size, generator).to(device)
+        with autocast(settings, device):
+            cls = torch.cat([seen.cls, student.backbone(alone.pixels).cls])
+            logits = student.shape_head(cls)
+        frames = torch.cat([views.frames, alone.frames])
+        told = shape_loss(logits, salient_patches(on_device.repeat(2, 1, 1), frames, shape.cells))
+    return ObjectTerms(salient, told, seen.cls.detach())

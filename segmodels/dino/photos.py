@@ -43,16 +43,16 @@ def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.
     return np.memmap(path, np.uint8, mode="r").reshape(-1, size, size, 3)
 
 
-def photos_digest(photos: np.ndarray) -> str:
-    """Tell one set of decoded photographs from another: a hash of their number and of a sample.
+def sample_digest(rows: np.ndarray) -> str:
+    """Tell photographs, or their maps, from others: a hash of their number and of a sample.
 
     Args:
-        photos: (n, S, S, 3) uint8 RGB, may be a memory map; at most 256 of them are read.
+        rows: (n, ...), may be a memory map; at most 256 rows are read.
     """
-    chosen = np.linspace(0, len(photos) - 1, min(len(photos), _SAMPLE)).round().astype(int)
-    digest = hashlib.sha256(str(photos.shape).encode())
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).round().astype(int)
+    digest = hashlib.sha256(str(rows.shape).encode())
     for index in chosen:
-        digest.update(photos[index].tobytes())
+        digest.update(rows[index].tobytes())
     return digest.hexdigest()
 
 

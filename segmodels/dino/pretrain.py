@@ -138,7 +138,7 @@ def _tell(
         "cls": report.cls_loss,
         "patch": report.patch_loss,
         "saliency": report.saliency_loss,
-        "contrast": report.contrast_loss,
+        "shape": report.shape_loss,
         "sharpness": health.sharpness,
         "spread": health.spread,
         "rank": health.rank,
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=standard.seed)
     parser.add_argument("--dino-weight", type=float, default=standard.dino_weight)
     parser.add_argument("--saliency-weight", type=float, default=standard.saliency.weight)
-    parser.add_argument("--contrast-weight", type=float, default=standard.contrast.weight)
+    parser.add_argument("--shape-weight", type=float, default=standard.shape.weight)
     parser.add_argument("--start", help="backbone to begin with: a name or a weights file")
     parser.add_argument(
         "--objects",
@@ -186,7 +186,7 @@ def main() -> None:
         torch.set_num_threads(threads)
     names = ("images", "out", "minutes", "device", "start", "objects")
     run = {name: given.pop(name) for name in names}
-    for loss in ("saliency", "contrast"):
+    for loss in ("saliency", "shape"):
         given[loss] = replace(getattr(standard, loss), weight=given.pop(f"{loss}_weight"))
     pretrain(replace(standard, **given), say=lambda line: print(line, flush=True), **run)
 

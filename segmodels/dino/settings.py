@@ -43,21 +43,19 @@ class SaliencySettings:
 
 
 @dataclass(frozen=True)
-class ContrastSettings:
-    """The loss that tells a photograph's object from other photographs' objects by CLS.
+class ShapeSettings:
+    """The loss that reads the object's shape off CLS, of whole views and of the object alone.
 
     Attributes:
-        weight: of this loss beside the others; 0 leaves it out. It looks at the same whole views
-            as the saliency loss.
+        weight: of this loss beside the others; 0 leaves it out. The whole views are those of the
+            saliency loss.
         view_size: side of the views of the object alone, px.
-        memory: objects of earlier steps to tell from.
-        temperature: of the cosines.
+        cells: shapes are told on cells x cells squares of a view.
     """
 
-    weight: float = 0.1
+    weight: float = 1.0
     view_size: int = 64
-    memory: int = 2048
-    temperature: float = 0.2
+    cells: int = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class PretrainSettings:
         student_keep: share of a global crop's patches the student sees (MSN, Assran et al. 2022);
             1 is plain DINO.
         saliency: the loss on keys of salient and other patches.
-        contrast: the loss on CLS of photographs and of their objects alone.
+        shape: the loss on CLS of photographs and of their objects alone.
         dino_weight: of the losses of self-distillation, on CLS and patches; 0 leaves them out.
         patch_weight: weight of the local alignment loss between keys of corresponding patches;
             0 is plain DINO.
@@ -93,7 +91,7 @@ class PretrainSettings:
     num_heads: int = 3
     crops: CropSettings = field(default_factory=CropSettings)
     saliency: SaliencySettings = field(default_factory=SaliencySettings)
-    contrast: ContrastSettings = field(default_factory=ContrastSettings)
+    shape: ShapeSettings = field(default_factory=ShapeSettings)
     dino_weight: float = 1.0
     photo_size: int = 112
     batch_size: int = 32
@@ -125,7 +123,7 @@ class PretrainSettings:
         if not (self.dino_weight or self.learns_objects):
             raise ValueError(
                 "nothing would be learned: give one of dino_weight, saliency.weight and "
-                "contrast.weight a value above 0"
+                "shape.weight a value above 0"
             )
         cells = self.saliency.cells
         if cells % 2 or self.photo_size % cells:
@@ -136,7 +134,7 @@ class PretrainSettings:
             self.crops.global_size,
             self.crops.local_size,
             self.saliency.view_size,
-            self.contrast.view_size,
+            self.shape.view_size,
         ):
             if size % self.patch_size:
                 raise ValueError(
@@ -146,7 +144,7 @@ class PretrainSettings:
     @property
     def learns_objects(self) -> bool:
         """Whether a loss needs to know where the photographs' objects are."""
-        return self.saliency.weight > 0 or self.contrast.weight > 0
+        return self.saliency.weight > 0 or self.shape.weight > 0
 
     @property
     def crop_grid(self) -> int:

@@ -12,18 +12,19 @@ from torch import Tensor, nn
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.distributed import Group
 from segmodels.dino.networks import Network, start_from
-from segmodels.dino.object_losses import ObjectLosses, ObjectTerms
+from segmodels.dino.object_losses import ObjectTerms, object_terms
 from segmodels.dino.patch_basis import set_patch_basis
-from segmodels.dino.photos import photos_digest
+from segmodels.dino.photos import sample_digest
 from segmodels.dino.self_distillation import Distilled, SelfDistillation
 from segmodels.dino.settings import PretrainSettings
+from segmodels.dino.weights import weights_digest
 from segmodels.formats.atomic import replacing
 
-_FORMAT = "exnihilo-dino-3"
+_FORMAT = "exnihilo-dino-4"
 
 
 class CheckpointMismatchError(ValueError):
-    """A checkpoint belongs to a run with other settings or photographs."""
+    """A checkpoint belongs to a run with other settings, photographs, maps or start."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class StepReport:
     cls_loss: float
     patch_loss: float
     saliency_loss: float
-    contrast_loss: float
+    shape_loss: float
     learning_rate: float
     collapse: CollapseMetrics | None
 
@@ -95,12 +96,18 @@ class Trainer:
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.distillation = SelfDistillation(settings, self.group)
-        self.objects = ObjectLosses(settings, self.group)
-        for module in (self.student, self.teacher, self.distillation, self.objects):
+        for module in (self.student, self.teacher, self.distillation):
             module.to(self.device)
         for network in (self.student, self.teacher):
             self.group.take_first_(network.parameters())
         self.optimiser = torch.optim.AdamW(self._parameter_groups())
+        self._identity = {
+            "format": _FORMAT,
+            "settings": repr(asdict(settings)),
+            "photos": sample_digest(photos),
+            "maps": sample_digest(maps),
+            "start": "" if start is None else weights_digest(start),
+        }
 
     @property
     def steps_an_epoch(self) -> int:
@@ -121,9 +128,9 @@ class Trainer:
             loss = loss + settings.dino_weight * dino_loss
         if settings.learns_objects:
             maps = torch.from_numpy(self.maps[chosen]).float() / 255
-            terms = self.objects(self.student, photos, maps, generator)
+            terms = object_terms(settings, self.student, photos, maps, generator)
             loss = loss + settings.saliency.weight * terms.saliency_loss
-            loss = loss + settings.contrast.weight * terms.contrast_loss
+            loss = loss + settings.shape.weight * terms.shape_loss
         learning_rate = self._update(loss)
         report = StepReport(
             step=self.step,
@@ -131,7 +138,7 @@ class Trainer:
             cls_loss=distilled.cls_loss.item() if distilled else 0.0,
             patch_loss=distilled.patch_loss.item() if distilled else 0.0,
             saliency_loss=terms.saliency_loss.item() if terms else 0.0,
-            contrast_loss=terms.contrast_loss.item() if terms else 0.0,
+            shape_loss=terms.shape_loss.item() if terms else 0.0,
             learning_rate=learning_rate,
             collapse=self._collapse(distilled, terms) if measure else None,
         )
@@ -143,14 +150,11 @@ class Trainer:
         if not self.group.leads:
             return
         content = {
-            "format": _FORMAT,
+            **self._identity,
             "step": self.step,
-            "settings": repr(asdict(self.settings)),
-            "photos": photos_digest(self.photos),
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "distillation": self.distillation.state_dict(),
-            "objects": self.objects.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
         with replacing(path) as partial:
@@ -160,20 +164,19 @@ class Trainer:
         """Continue from a checkpoint exactly where it was written.
 
         Raises:
-            CheckpointMismatchError: it was written with other settings or photographs.
+            CheckpointMismatchError: it was written with other settings, photographs, maps or start.
         """
         content = torch.load(path, map_location=self.device, weights_only=True)
-        expected = (_FORMAT, repr(asdict(self.settings)), photos_digest(self.photos))
-        if (content.get("format"), content.get("settings"), content.get("photos")) != expected:
+        other = [name for name, value in self._identity.items() if content.get(name) != value]
+        if other:
             raise CheckpointMismatchError(
-                f"{path} was written by a run with other settings or photographs: "
+                f"{path} was written by a run with other {' and '.join(other)}: "
                 "give the same ones, or another output folder"
             )
         self.step = content["step"]
         self.student.load_state_dict(content["student"])
         self.teacher.load_state_dict(content["teacher"])
         self.distillation.load_state_dict(content["distillation"])
-        self.objects.load_state_dict(content["objects"])
         self.optimiser.load_state_dict(content["optimiser"])
 
     def _parameter_groups(self) -> list[dict[str, object]]:

@@ -34,7 +34,7 @@ def test_a_short_pretraining_gives_weights_that_load(tmp_path):
     assert outcome.success
     folder = store.stage("dino_backbone").require().folder
     backbone = load_backbone(folder / WEIGHTS_FILE)
-    assert (backbone.image_size, backbone.tau, backbone.center_keys) == (64, 0.3, False)
+    assert (backbone.image_size, backbone.tau, backbone.center_keys) == (64, 0.3, True)
     assert not list(folder.glob("photos-*"))
 
     (event,) = outcome.asset_materializations_for_node("dino_backbone")

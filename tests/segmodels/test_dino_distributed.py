@@ -74,14 +74,6 @@ def test_resuming_ends_as_an_uninterrupted_run(left: list[Left]) -> None:
     assert not torch.equal(whole[centre], left[0]["one_step"][centre])
 
 
-def test_objects_of_all_processes_are_remembered(left: list[Left]) -> None:
-    held, count = (left[0]["whole"][f"objects.memory.{name}"] for name in ("held", "count"))
-    assert count == len(held) == TINY.contrast.memory
-    torch.testing.assert_close(held.norm(dim=1), torch.ones(len(held)))
-    # Ten of the twenty objects of five steps, each by one process.
-    assert len(held.unique(dim=0)) == len(held)
-
-
 def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> None:
     """By hand, in this process: DINO's loss of each half with the draws of its process."""
     trainer = trainer_of(PLAIN, blobs(16))
@@ -162,7 +154,6 @@ def test_without_torchrun_a_process_is_alone() -> None:
     with joined("cpu") as group:
         assert group == Group(0, 1, torch.device("cpu"))
         tensor = torch.arange(3.0)
-        assert torch.equal(group.gathered(tensor), tensor)
         group.mean_([tensor])
         group.take_first_([tensor])
         assert tensor.tolist() == [0, 1, 2]

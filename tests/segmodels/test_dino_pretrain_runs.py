@@ -109,7 +109,7 @@ def test_without_self_distillation_its_numbers_are_left_out(tmp_path: Path) -> N
     assert line["collapse"].keys() == {"sharpness", "spread", "rank"}
     assert line["collapse"]["sharpness"] is line["collapse"]["spread"] is None
     (told,) = (words.split() for words in said if words.startswith("step 2/2 loss"))
-    assert told[4::2][:-1] == ["saliency", "contrast", "rank"]
+    assert told[4::2][:-1] == ["saliency", "shape", "rank"]
     assert told[-1] == "photos/s"
 
 
@@ -119,7 +119,7 @@ def test_weights_of_the_losses_are_arguments(
     # At its real sizes, but out of time before the first step.
     write_photos(tmp_path / "in", blobs(2))
     words = f"""pretrain --images {tmp_path / "in"} --out {tmp_path / "out"} --minutes 0
-        --batch-size 2 --depth 1 --dino-weight 0 --saliency-weight 0.25 --contrast-weight 0.5"""
+        --batch-size 2 --depth 1 --dino-weight 0 --saliency-weight 0.25 --shape-weight 0.5"""
     monkeypatch.setattr(sys, "argv", words.split())
     main()
     content = torch.load(tmp_path / "out" / CHECKPOINT, weights_only=True)
@@ -127,6 +127,6 @@ def test_weights_of_the_losses_are_arguments(
     for setting in (
         "'dino_weight': 0.0",
         "'saliency': {'weight': 0.25",
-        "'contrast': {'weight': 0.5",
+        "'shape': {'weight': 0.5",
     ):
         assert setting in content["settings"]

@@ -100,5 +100,5 @@ def test_without_their_weights_objects_are_not_looked_at() -> None:
     runs = [Trainer(PLAIN, blobs(8), np.full((8, 12, 12), value, np.uint8)) for value in (255, 0)]
     for run in runs:
         report = run.train_step()
-        assert report.saliency_loss == report.contrast_loss == 0
+        assert report.saliency_loss == report.shape_loss == 0
     assert states_equal(*runs)

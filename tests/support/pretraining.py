@@ -12,10 +12,10 @@ from PIL import Image
 from segmodels.dino.distributed import Group
 from segmodels.dino.salient_maps import salient_map
 from segmodels.dino.settings import (
-    ContrastSettings,
     CropSettings,
     PretrainSettings,
     SaliencySettings,
+    ShapeSettings,
 )
 from segmodels.dino.trainer import Trainer
 
@@ -27,8 +27,7 @@ TINY = PretrainSettings(
     num_heads=2,
     crops=CROPS,
     saliency=SaliencySettings(view_size=16, cells=12),
-    # Full within three steps, and no multiple of a step's objects.
-    contrast=ContrastSettings(view_size=8, memory=10),
+    shape=ShapeSettings(view_size=8, cells=4),
     photo_size=24,
     batch_size=4,
     steps=8,
@@ -42,7 +41,7 @@ PLAIN = replace(
     patch_weight=0.0,
     student_keep=1.0,
     saliency=replace(TINY.saliency, weight=0.0),
-    contrast=replace(TINY.contrast, weight=0.0),
+    shape=replace(TINY.shape, weight=0.0),
 )
 
 
@@ -85,12 +84,11 @@ def trainer_of(
 
 
 def states_equal(a: Trainer, b: Trainer) -> bool:
-    """Whether networks, centres and remembered objects are the same."""
+    """Whether networks and centres are the same."""
     pairs = [
         (a.student, b.student),
         (a.teacher, b.teacher),
         (a.distillation, b.distillation),
-        (a.objects, b.objects),
     ]
     return all(
         torch.equal(x, y)

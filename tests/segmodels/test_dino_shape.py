@@ -1,94 +1,47 @@
-"""The loss that tells objects apart: its memory, its views and its value, by hand."""
+"""The loss that reads shapes off CLS: its views and its value by hand, and that CLS learns."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from pretraining import PLAIN, TINY, blobs, trainer_of
 
-from segmodels.dino.contrast import PROJECTION, ObjectMemory, contrast_loss, object_views
-from segmodels.dino.distributed import Group
 from segmodels.dino.multicrop import patch_points
 from segmodels.dino.pixels import IMAGENET_MEAN, IMAGENET_STD
-
-
-def vectors(*places: tuple[float, float]) -> Tensor:
-    """Projections whose first two entries are given, the others 0."""
-    rows = torch.zeros(len(places), PROJECTION)
-    rows[:, :2] = torch.tensor(places)
-    return rows
-
-
-def numbered(*numbers: int) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float32)[:, None].expand(-1, PROJECTION)
+from segmodels.dino.shape import object_views, shape_loss
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_memory_holds_the_last_objects_in_their_order() -> None:
-    memory = ObjectMemory(3)
-    assert memory.rows().shape == (0, PROJECTION)
-    for added, held in (
-        ([1, 2], [1, 2]),
-        ([3], [1, 2, 3]),
-        ([4, 5], [3, 4, 5]),
-        ([6, 7, 8, 9, 10], [8, 9, 10]),
-    ):
-        memory.add(numbered(*added))
-        assert memory.rows()[:, 0].tolist() == held
-        assert memory.count == len(held)
-    again = ObjectMemory(3)
-    again.load_state_dict(memory.state_dict())
-    assert torch.equal(again.rows(), memory.rows())
+def test_shape_loss_by_hand() -> None:
+    # Odds of 3 to 1 for each cell; right in one and wrong in one, and half of a cell is object.
+    odds = math.log(3)
+    logits = torch.tensor([[odds, odds, -odds, 0.0]])
+    shares = torch.tensor([[1.0, 0.0, 0.5, 0.0]])
+    sure, wrong, even = math.log(4 / 3), math.log(4), math.log(2)
+    by_hand = (sure + wrong + (sure + wrong) / 2 + even) / 4
+    assert shape_loss(logits, shares).item() == pytest.approx(by_hand)
 
 
-def test_contrast_loss_by_hand() -> None:
-    # The first photograph and its object are alike, the second ones at right angles; lengths do
-    # not count. A cosine of 1 is 2 at this temperature.
-    whole = vectors((3, 0), (0, 1))
-    objects = vectors((1, 0), (-2, 0))
-    memory = ObjectMemory(4)
-    loss = contrast_loss(whole, objects, memory, 0.5, Group())
-    e = math.exp
-    first = math.log(1 + e(2) + e(-2)) - 2
-    by_hand = [first, math.log(3), first, math.log(1 + 2 * e(-2))]
-    assert loss.item() == pytest.approx(sum(by_hand) / 4)
-    # What was seen is remembered, at length 1.
-    torch.testing.assert_close(memory.rows(), vectors((1, 0), (-1, 0)))
+def test_views_without_an_object_have_no_shape() -> None:
+    logits = torch.randn(2, 4, generator=seeded(), requires_grad=True)
+    shares = torch.tensor([[1.0, 0, 1, 0], [0.1, 0, 0, 0]])
+    torch.testing.assert_close(shape_loss(logits, shares), shape_loss(logits[:1], shares[:1]))
+    nothing = shape_loss(logits, torch.zeros(2, 4))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not logits.grad.any()
 
 
-def test_remembered_objects_are_told_apart_too() -> None:
-    memory = ObjectMemory(4)
-    memory.add(vectors((0, 1)))
-    loss = contrast_loss(vectors((3, 0), (0, 1)), vectors((1, 0), (-2, 0)), memory, 0.5, Group())
-    e = math.exp
-    first = math.log(2 + e(2) + e(-2)) - 2
-    by_hand = [first, math.log(3 + e(2)), first, math.log(2 + 2 * e(-2))]
-    assert loss.item() == pytest.approx(sum(by_hand) / 4)
-    torch.testing.assert_close(memory.rows(), vectors((0, 1), (1, 0), (-1, 0)))
-
-
-def test_one_photograph_with_nothing_to_compare_to_has_no_loss() -> None:
-    # A view's cosine with itself is no candidate: only the right answer is left.
-    loss = contrast_loss(vectors((1, 0)), vectors((0, 1)), ObjectMemory(2), 0.1, Group())
-    assert loss.item() == 0
-
-
-def test_both_views_learn_and_the_memory_does_not() -> None:
-    memory = ObjectMemory(4)
-    memory.add(vectors((0, 1), (1, 1)))
-    whole, objects = (torch.randn(3, PROJECTION, generator=seeded(s)) for s in (1, 2))
-    for views in (whole, objects):
-        views.requires_grad_()
-    for _ in range(2):
-        # Remembering happens before the gradient is asked for, and must not spoil it.
-        contrast_loss(whole, objects, memory, 0.2, Group()).backward()
-    assert whole.grad is not None
-    assert objects.grad is not None
-    assert all(gradient.abs().sum(dim=1).min() > 0 for gradient in (whole.grad, objects.grad))
-    assert not memory.rows().requires_grad
+def test_cls_learns_the_shapes_of_objects() -> None:
+    settings = replace(PLAIN, dino_weight=0.0, shape=TINY.shape, steps=60, batch_size=8, dim=32)
+    trainer = trainer_of(replace(settings, learning_rate=5e-3), blobs(16))
+    losses = [trainer.train_step().shape_loss for _ in range(settings.steps)]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
 
 
 def test_views_show_the_object_before_the_mean_colour() -> None:
