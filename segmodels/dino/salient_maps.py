@@ -29,6 +29,8 @@ Maps = NDArray[np.uint8]
 
 # Less than the first share of a photograph is no object, more than the second no background.
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.02, 0.7
+# Nothing stands out where saliency spreads less than this.
+_NOTHING = 1e-6
 # Chosen on photographs of 112 px.
 _CRF = CrfSettings(
     smooth_std=1, smooth_compat=3, bilateral_std=25, colour_std=8, bilateral_compat=5
@@ -59,7 +61,10 @@ def salient_map(photo: NDArray[np.uint8], cells: int) -> Maps:
     small = Image.fromarray(photo).resize((side, side), Image.Resampling.BOX)
     colours = rgb2lab(np.asarray(small)).reshape(coarse, 4, coarse, 4, 3).mean(axis=(1, 3))
     saliency = _enlarged(background_saliency(colours), len(photo))
-    distance = (saliency - threshold_otsu(saliency)) / (saliency.std() + 1e-6)
+    spread = saliency.std()
+    if spread < _NOTHING:
+        return np.zeros((cells, cells), np.uint8)
+    distance = (saliency - threshold_otsu(saliency)) / (spread + 1e-6)
     return _refined(photo, 1 / (1 + np.exp(-2 * distance)), cells, _CRF)
 
 
