@@ -1,7 +1,7 @@
 """Stage dino_features: keys and CLS of every image, by shard."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,19 @@ def backbone_choice(store: Store) -> BackboneChoice:
         device=version.settings["device"],
         **version.summary["backbone"],
     )
+
+
+def stuff_backbone_choice(
+    store: Store, weights: Weights, log: Callable[[str], None]
+) -> BackboneChoice:
+    """The backbone whose tokens stuff is learned from: the dataset's, or its companion for that."""
+    from segmodels.dino.registry import FOR_STUFF
+
+    own = backbone_choice(store)
+    if own.name not in FOR_STUFF:
+        return own
+    name = FOR_STUFF[own.name]
+    return replace(own, name=name, digest=weights.describe(name, log)["digest"])
 
 
 @dg.asset(

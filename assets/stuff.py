@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from assets.config import config_for, resolve_settings
-from assets.features import Weights, backbone_choice
+from assets.features import Weights, backbone_choice, stuff_backbone_choice
 from assets.images import identity_of, shards_of, train_images
 from assets.metadata import curve, stuff_sheet, table_metadata
 from assets.sharding import ShardRunner, ShardTask, finished_shards, materialise_shards
@@ -86,7 +86,7 @@ def stuff_features(
 
     stage = store.stage("stuff_features")
     settings = resolve_settings(config, StuffFeatureSettings, stage)
-    backbone = backbone_choice(store)
+    backbone = stuff_backbone_choice(store, weights, context.log.info)
     tasks = [
         ShardTask(
             shard,
@@ -220,7 +220,7 @@ def stuff_segments(
 
     stage = store.stage("stuff_segments")
     settings = resolve_settings(config, StuffSegmentSettings, stage)
-    backbone = backbone_choice(store)
+    backbone = stuff_backbone_choice(store, weights, context.log.info)
     model = store.stage("stuff_model").require()
     table = train_images(store)
     tasks = [

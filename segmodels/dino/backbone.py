@@ -149,7 +149,7 @@ def load_backbone(
     """Load a backbone by name or from a file.
 
     Args:
-        name_or_path: `embedded`; an official name (`dino_vitb8`, `dinov2_vitb14_reg`, all in
+        name_or_path: `embedded`, `embedded_dino`; an official name (`dino_vitb8`, `dinov2_vitb14_reg`, all in
             `registry.OFFICIAL`); or the path of a .pth or .safetensors file in the layout of DINO,
             DINOv2, timm or Hugging Face. `@sha256:<64 hexadecimal digits>` after any of these
             accepts a file with this hash alone.

@@ -1,4 +1,4 @@
-"""Backbones by name: the one in the repository, and the official ones in their cache."""
+"""Backbones by name: those in the repository, and the official ones in their cache."""
 
 import logging
 import re
@@ -16,10 +16,18 @@ from segmodels.dino.fingerprint import (
     record_sha256,
     recorded_sha256,
 )
-from segmodels.dino.weights import EMBEDDED_FILE, WeightsFormatError, read_weights
+from segmodels.dino.weights import EMBEDDED_FOLDER, WeightsFormatError, read_weights
 
 DEFAULT_CACHE = Path("~/.cache/exnihilo")
 EMBEDDED = "embedded"
+# Self-distillation alone, before the keys learned to set objects off: what lies around objects has
+# become all alike in the other's tokens.
+EMBEDDED_DINO = "embedded_dino"
+_EMBEDDED_FILES = {
+    name: EMBEDDED_FOLDER / f"{name}.safetensors" for name in (EMBEDDED, EMBEDDED_DINO)
+}
+# Whose tokens tell stuff apart, where that is another backbone than the one that finds things.
+FOR_STUFF = {EMBEDDED: EMBEDDED_DINO}
 
 OFFICIAL_SITE = "https://dl.fbaipublicfiles.com"
 # Paths on that site, also of a mirror's. DINO's small/8 is the 300-epoch one that MaskCut uses.
@@ -59,7 +67,7 @@ def locate_weights(
     """Find the file of a backbone, verified; official weights that the cache lacks are fetched.
 
     Args:
-        name_or_path: `embedded`, an official name, or the path of a .pth or .safetensors file;
+        name_or_path: `embedded`, `embedded_dino`, an official name, or the path of a .pth or .safetensors file;
             `@sha256:` and 64 hexadecimal digits after it ask for a file with this hash alone.
         cache_folder: where official weights are kept, each with its hash recorded beside it.
         site: where official weights are fetched from, for a mirror of the same paths.
@@ -79,9 +87,9 @@ def locate_weights(
         else:
             _verify_cached(path, asked, log)
         return path
-    path = EMBEDDED_FILE if name == EMBEDDED else Path(name).expanduser()
+    path = _EMBEDDED_FILES.get(name) or Path(name).expanduser()
     if not path.is_file():
-        names = ", ".join([EMBEDDED, *OFFICIAL])
+        names = ", ".join([*_EMBEDDED_FILES, *OFFICIAL])
         raise UnknownBackboneError(
             f"unknown backbone {name!r}: give one of {names}, or the path of an existing "
             ".pth or .safetensors file"

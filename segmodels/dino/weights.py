@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-EMBEDDED_FILE = Path(__file__).parent / "weights" / "embedded.safetensors"
+EMBEDDED_FOLDER = Path(__file__).parent / "weights"
 
 # What torch's safe unpickler raises, besides refusing: bytes of any kind may end anywhere in it.
 _NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
