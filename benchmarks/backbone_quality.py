@@ -126,7 +126,7 @@ def instance_table(found: Mapping[str, InstanceQuality], count: int) -> Table:
         ours, theirs = found[EMBEDDED].neighbours, scores.neighbours
         more = difference(100 * (ours.shares - theirs.shares), ours.image_ids, 1)
         numbers = (scores.ar3, scores.ar10, scores.ap50, scores.purity)
-        row = [name, *(f"{number:.1f}" for number in numbers)]
+        row = [name, *(f"{number:.2f}" for number in numbers)]
         rows.append([*row, "-" if name == EMBEDDED else more])
     title = (
         f"{count} COCO photographs, the same settings, in percent: MaskCut's masks without a CRF, "
