@@ -1,6 +1,7 @@
 """The features stage with official weights that a user has put into the cache."""
 
 import hashlib
+from dataclasses import replace
 
 import dagster as dg
 import numpy as np
@@ -8,10 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from assets.features import Weights, backbone_choice, dino_features
+from assets.features import (
+    Weights,
+    backbone_choice,
+    dino_features,
+    stuff_backbone_choice,
+)
 from assets.images import InputPaths, images
 from assets.sharding import ShardRunner
 from assets.store import Dataset, Store
+from segmodels.dino import load_backbone
 from segmodels.dino.vit import VisionTransformer, ViTShape
 from segmodels.dino.weights import weights_digest
 
@@ -59,7 +66,20 @@ def test_official_weights_in_the_cache_are_used(state, tmp_path):
     name = f"dino_vitb8@sha256:{hashlib.sha256(content).hexdigest()}"
     store, outcome = materialise(tmp_path, name)
     assert outcome.success
-    assert backbone_choice(store).digest == weights_digest(state)
+    own = backbone_choice(store)
+    assert own.digest == weights_digest(state)
+    weights = Weights(cache_folder=str(tmp_path / "cache"))
+    assert stuff_backbone_choice(store, weights, print) == own
+
+
+def test_stuff_is_learned_from_the_embedded_weights_companion(tmp_path):
+    store, outcome = materialise(tmp_path, "embedded")
+    assert outcome.success
+    own = backbone_choice(store)
+    chosen = stuff_backbone_choice(store, Weights(cache_folder=str(tmp_path / "cache")), print)
+    companion = load_backbone("embedded_dino")
+    assert own.digest == load_backbone("embedded").digest != companion.digest
+    assert chosen == replace(own, name="embedded_dino", digest=companion.digest)
 
 
 @pytest.mark.usefixtures("state")

@@ -313,11 +313,12 @@ def test_unknown_name_lists_the_known_ones() -> None:
         assert name in str(caught.value)
 
 
-def test_embedded_loads_and_extracts() -> None:
-    backbone = load_backbone("embedded")
+@pytest.mark.parametrize("name", ["embedded", "embedded_dino"])
+def test_embedded_loads_and_extracts(name: str) -> None:
+    backbone = load_backbone(name)
     side = 4 * backbone.patch_size
     features = backbone.extract(torch.zeros(1, 3, side, side))
-    assert backbone.name == "embedded"
+    assert backbone.name == name
     assert features.keys.shape == (1, 4, 4, backbone.dim)
     assert torch.isfinite(features.keys).all()
     assert backbone.image_size % backbone.patch_size == 0
