@@ -27,7 +27,7 @@ LOSS_PRESETS: dict[str, LossSettings] = {
     "potsdam_vits": _published(weights=_VITS_WEIGHTS, shifts=(0.46, 0.02, 0.08)),
     "iaroa_vits": _published(weights=_VITS_WEIGHTS, shifts=(0.46, 0.12, 0.18)),
     # Ours: the weights of the ViT-S rows; each b is read off the batch, without labels. The shares
-    # start from what "coco_vits_10_3" leaves positive on the embedded backbone's features (0.82,
+    # start from what "coco_vits_10_3" leaves positive on embedded_dino's features (0.82,
     # 0.87, 0.36). The choice of 0.2 for random pairs was NOT label-free: of four sets of shares
     # it scored best on 100 annotated COCO train images.
     "quantile": LossSettings(
