@@ -1,6 +1,6 @@
 """Draw docs/images/result.png from the sample's last run: photograph, masks, prediction.
 
-python docs/draw_result.py --clustering k0012 --images 100005 100014 100025
+python docs/draw_result.py --clustering k0012 --images 100003 100005 100017
 """
 
 import argparse
@@ -17,6 +17,8 @@ from segmodels.evaluation.run_report import comparisons
 from segmodels.formats.arrow import read_table, rows_in
 from segmodels.formats.masks import decode_masks
 
+# As many as a report compares.
+MOST = 8
 OUT = Path(__file__).parent / "images" / "result.png"
 
 
@@ -26,6 +28,8 @@ def main() -> None:
     parser.add_argument("--clustering", default="k0012")
     parser.add_argument("--images", type=int, nargs="+", required=True, help="ids of val images")
     arguments = parser.parse_args()
+    if len(arguments.images) > MOST:
+        parser.error(f"give at most {MOST} images")
     store = Store(root=str(read_settings().store), dataset=Dataset(name="sample"))
     upstream = upstream_versions(store, arguments.clustering)
     places = run_places(upstream, rows_in(predicted_images(store), "image_id", arguments.images))
