@@ -67,7 +67,7 @@ class Weights(dg.ConfigurableResource):
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """The backbone of a dataset, as dino_features used it; later stages use the same.
+    """The backbone of a dataset, as dino_features used it; later stages use it or its companion.
 
     Attributes:
         name: named backbone or checkpoint path.
