@@ -4,7 +4,7 @@ DINO's objective alone learns little about objects in a run of an hour. Hand-mad
 something about them: the background of a photograph is connected to its border. A network that
 learns it over thousands of photographs keeps what repeats and forgets the errors of single ones;
 what MaskCut then cuts out with that network is a better map, for one more run (DeepUSPS, Nguyen et
-al. 2019, trains on the union of several hand-made methods in such rounds).
+al. 2019, refines hand-made maps by networks in such rounds).
 """
 
 from collections.abc import Callable, Iterator
