@@ -100,12 +100,12 @@ def stuff_backbone_choice(
     store: Store, weights: Weights, log: Callable[[str], None]
 ) -> BackboneChoice:
     """The backbone whose tokens stuff is learned from: the dataset's, or its companion for that."""
-    from segmodels.dino.registry import FOR_STUFF
+    from segmodels.dino.registry import stuff_name
 
     own = backbone_choice(store)
-    if own.name not in FOR_STUFF:
+    name = stuff_name(own.name)
+    if name == own.name:
         return own
-    name = FOR_STUFF[own.name]
     return replace(own, name=name, digest=weights.describe(name, log)["digest"])
 
 

@@ -10,13 +10,7 @@ from torch import Tensor
 
 from segmodels.dino.layouts import has_gated_mlp, official_layout
 from segmodels.dino.pixels import IMAGENET_MEAN, IMAGENET_STD
-from segmodels.dino.registry import (
-    DEFAULT_CACHE,
-    EMBEDDED,
-    OFFICIAL,
-    OFFICIAL_SITE,
-    locate_weights,
-)
+from segmodels.dino.registry import DEFAULT_CACHE, NAMES, OFFICIAL_SITE, locate_weights
 from segmodels.dino.vit import VisionTransformer, ViTShape
 from segmodels.dino.weights import WeightsFormatError, read_weights, weights_digest
 
@@ -149,8 +143,7 @@ def load_backbone(
     """Load a backbone by name or from a file.
 
     Args:
-        name_or_path: `embedded`, `embedded_dino`; an official name (`dino_vitb8`, `dinov2_vitb14_reg`, all in
-            `registry.OFFICIAL`); or the path of a .pth or .safetensors file in the layout of DINO,
+        name_or_path: one of `registry.NAMES` (`embedded`, `dino_vitb8`, `dinov2_vitb14_reg`); or the path of a .pth or .safetensors file in the layout of DINO,
             DINOv2, timm or Hugging Face. `@sha256:<64 hexadecimal digits>` after any of these
             accepts a file with this hash alone.
         device: torch device to run on.
@@ -197,7 +190,7 @@ def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Vision
     except (KeyError, ValueError) as error:
         raise WeightsFormatError(
             f"not a vision transformer in the layout of DINO, DINOv2, timm or Hugging Face: "
-            f"{error}; known backbones are {', '.join([EMBEDDED, *OFFICIAL])}"
+            f"{error}; known backbones are {', '.join(NAMES)}"
         ) from error
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())

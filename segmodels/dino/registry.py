@@ -26,8 +26,7 @@ EMBEDDED_DINO = "embedded_dino"
 _EMBEDDED_FILES = {
     name: EMBEDDED_FOLDER / f"{name}.safetensors" for name in (EMBEDDED, EMBEDDED_DINO)
 }
-# Whose tokens tell stuff apart, where that is another backbone than the one that finds things.
-FOR_STUFF = {EMBEDDED: EMBEDDED_DINO}
+_FOR_STUFF = {EMBEDDED: EMBEDDED_DINO}
 
 OFFICIAL_SITE = "https://dl.fbaipublicfiles.com"
 # Paths on that site, also of a mirror's. DINO's small/8 is the 300-epoch one that MaskCut uses.
@@ -49,6 +48,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _logger = logging.getLogger(__name__)
 
 
+NAMES = (*_EMBEDDED_FILES, *OFFICIAL)
+
+
 class UnknownBackboneError(ValueError):
     """The name is neither a known backbone nor an existing file."""
 
@@ -67,8 +69,7 @@ def locate_weights(
     """Find the file of a backbone, verified; official weights that the cache lacks are fetched.
 
     Args:
-        name_or_path: `embedded`, `embedded_dino`, an official name, or the path of a .pth or .safetensors file;
-            `@sha256:` and 64 hexadecimal digits after it ask for a file with this hash alone.
+        name_or_path: one of NAMES, or the path of a .pth or .safetensors file; `@sha256:` and 64 hexadecimal digits after it ask for a file with this hash alone.
         cache_folder: where official weights are kept, each with its hash recorded beside it.
         site: where official weights are fetched from, for a mirror of the same paths.
         log: takes lines of a download's progress.
@@ -89,14 +90,22 @@ def locate_weights(
         return path
     path = _EMBEDDED_FILES.get(name) or Path(name).expanduser()
     if not path.is_file():
-        names = ", ".join([*_EMBEDDED_FILES, *OFFICIAL])
         raise UnknownBackboneError(
-            f"unknown backbone {name!r}: give one of {names}, or the path of an existing "
+            f"unknown backbone {name!r}: give one of {', '.join(NAMES)}, or the path of an existing "
             ".pth or .safetensors file"
         )
     if asked is not None:
         check_sha256(path, file_sha256(path), asked, None)
     return path
+
+
+def stuff_name(name: str) -> str:
+    """The backbone whose tokens tell stuff apart, where that is not the one that finds things.
+
+    Args:
+        name: of the latter, with or without `@sha256:` and its hash.
+    """
+    return _FOR_STUFF.get(_split_hash(name)[0], name)
 
 
 def cached_names(cache_folder: str | Path = DEFAULT_CACHE) -> list[str]:

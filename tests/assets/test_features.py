@@ -19,6 +19,7 @@ from assets.images import InputPaths, images
 from assets.sharding import ShardRunner
 from assets.store import Dataset, Store
 from segmodels.dino import load_backbone
+from segmodels.dino.registry import stuff_name
 from segmodels.dino.vit import VisionTransformer, ViTShape
 from segmodels.dino.weights import weights_digest
 
@@ -70,6 +71,11 @@ def test_official_weights_in_the_cache_are_used(state, tmp_path):
     assert own.digest == weights_digest(state)
     weights = Weights(cache_folder=str(tmp_path / "cache"))
     assert stuff_backbone_choice(store, weights, print) == own
+
+
+def test_a_hash_after_the_name_does_not_change_where_stuff_is_learned_from():
+    assert stuff_name(f"embedded@sha256:{'0' * 64}") == stuff_name("embedded") == "embedded_dino"
+    assert stuff_name(f"dino_vitb8@sha256:{'0' * 64}") == f"dino_vitb8@sha256:{'0' * 64}"
 
 
 def test_stuff_is_learned_from_the_embedded_weights_companion(tmp_path):
