@@ -3,7 +3,7 @@
     python -m benchmarks backbone_quality --data ...   the tables
     python -m benchmarks.backbone_quality --data ...   trials: sizes, thresholds, centring
 
-The measures are `segmodels.evaluation.backbone_quality`. Small sets tell variants apart, they
+The measures are `segmodels.diagnostics.backbone_quality`. Small sets tell variants apart, they
 reproduce no paper.
 """
 
@@ -20,12 +20,12 @@ from PIL import Image
 from benchmarks.descriptors import DescriptorFeatures
 from benchmarks.options import Options
 from benchmarks.tables import Table
-from segmodels.dino import Backbone, load_backbone
-from segmodels.dino.pixels import resize_square
-from segmodels.dino.registry import EMBEDDED, cached_names
-from segmodels.dino.salient_maps import salient_map
-from segmodels.dino.settings import PretrainSettings
-from segmodels.evaluation.backbone_quality import (
+from segmodels.backbones import Backbone, load_backbone
+from segmodels.backbones.pixels import resize_square
+from segmodels.backbones.registry import EMBEDDED, cached_names
+from segmodels.datasets.ground_truth import load_ground_truth
+from segmodels.datasets.sources import ImageSource, scan_sources
+from segmodels.diagnostics.backbone_quality import (
     AnnotatedImage,
     ClassNeighbours,
     InstanceQuality,
@@ -39,10 +39,10 @@ from segmodels.evaluation.backbone_quality import (
     overlap,
     patch_truth,
 )
-from segmodels.evaluation.patch_features import BackboneFeatures, PatchFeatures
+from segmodels.diagnostics.patch_features import BackboneFeatures, PatchFeatures
+from segmodels.dino.salient_maps import salient_map
+from segmodels.dino.settings import PretrainSettings
 from segmodels.formats.decode import read_image
-from segmodels.formats.ground_truth import load_ground_truth
-from segmodels.formats.sources import ImageSource, scan_sources
 
 RANDOM, DESCRIPTORS, SALIENCY = "random", "descriptors", "saliency, no backbone"
 PHOTOGRAPHS, QUICK = 100, 12

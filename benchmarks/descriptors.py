@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmodels.dino.pixels import resize_square
+from segmodels.backbones.pixels import resize_square
 from segmodels.u2seg.embeddings import pool_mask
 
 SIZE, PATCH = 480, 8

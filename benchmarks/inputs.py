@@ -52,7 +52,7 @@ def photograph_files(options: Options, count: int) -> list[Path]:
 @lru_cache
 def _sample_folder() -> "TemporaryDirectory[str]":
     """The sample, written once; removed when the process ends and drops this."""
-    from segmodels.sample.dataset import write_sample
+    from segmodels.datasets.sample.dataset import write_sample
 
     folder = TemporaryDirectory(prefix="exnihilo-bench-")
     write_sample(Path(folder.name) / "sample", train=24, val=1)
@@ -63,9 +63,9 @@ def vit_keys(images: list[NDArray[np.uint8]], size: int) -> list[NDArray[np.floa
     """Keys (grid, grid, d) of the embedded backbone at one input size, centred as it asks for."""
     import torch
 
-    from kernels.affinity import center_keys
-    from segmodels.dino import load_backbone
-    from segmodels.dino.pixels import normalised_pixels, resize_square
+    from kernels.ncut.affinity import center_keys
+    from segmodels.backbones import load_backbone
+    from segmodels.backbones.pixels import normalised_pixels, resize_square
 
     backbone = load_backbone("embedded")
     keys = []

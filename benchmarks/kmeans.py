@@ -15,10 +15,10 @@ from benchmarks.options import Options
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
 from kernels.kmeans import KMeansResult, kmeans
-from kernels.kmeans_lloyd import lloyd
-from kernels.kmeans_points import Survey, survey
-from kernels.kmeans_start import first_centroids
-from kernels.kmeans_threads import block_threads
+from kernels.kmeans.lloyd import lloyd
+from kernels.kmeans.points import Survey, survey
+from kernels.kmeans.start import first_centroids
+from kernels.kmeans.threads import block_threads
 
 Points = NDArray[np.float32]
 Result = TypeVar("Result")

@@ -13,10 +13,10 @@ from benchmarks.options import Options
 from benchmarks.published_ncut import published_affinity, published_eigenpair
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
-from kernels.adjacency import join_by_cosine
-from kernels.affinity import PatchGraphs
-from kernels.eigen import second_smallest
 from kernels.ncut import maskcut
+from kernels.ncut.adjacency import join_by_cosine
+from kernels.ncut.affinity import PatchGraphs
+from kernels.ncut.eigen import second_smallest
 
 TAU, EPS, MASKS = 0.15, 1e-5, 3
 Keys = NDArray[np.float32]
@@ -239,7 +239,7 @@ def solvers(keys: Keys) -> Table:
 
 def storages(keys: Keys) -> Table:
     """One product with the zeros and ones, by how they are kept."""
-    from kernels.adjacency import BitAdjacency
+    from kernels.ncut.adjacency import BitAdjacency
 
     adjacency = join_by_cosine(keys[None], TAU, np)
     assert isinstance(adjacency, BitAdjacency)

@@ -11,8 +11,8 @@ from benchmarks.inputs import cases, photographs, vit_keys
 from benchmarks.options import Options
 from benchmarks.published_ncut import published_affinity
 from benchmarks.tables import Table
-from kernels.eigen import Eigenpairs
-from kernels.ncut import cut_repeatedly, maskcut
+from kernels.ncut.eigen import Eigenpairs
+from kernels.ncut.repeated_cuts import cut_repeatedly, maskcut
 
 EPS, MASKS = 1e-5, 3
 
@@ -107,6 +107,6 @@ def dense_eigenpairs(
 
 @lru_cache
 def _recommended_tau() -> float:
-    from segmodels.dino import load_backbone
+    from segmodels.backbones import load_backbone
 
     return load_backbone("embedded").tau

@@ -20,7 +20,7 @@ from kernels import rle
 from kernels.matching import hungarian, one_to_one
 from kernels.overlaps import box_iou_xywh, mask_iou
 from kernels.panoptic_quality import panoptic_counts
-from segmodels.evaluation.average_precision import Row, average_precision
+from segmodels.evaluation.metrics.average_precision import Row, average_precision
 
 HEIGHT, WIDTH = 480, 640
 Masks = NDArray[np.bool_]

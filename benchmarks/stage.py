@@ -18,8 +18,8 @@ from benchmarks.inputs import photograph_files, photographs, vit_keys, widened
 from benchmarks.options import Options
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
-from segmodels.formats.images import IMAGES_SCHEMA
-from segmodels.u2seg.maskcut import MaskCutSettings
+from segmodels.cutler.maskcut import MaskCutSettings
+from segmodels.datasets.images import IMAGES_SCHEMA
 
 SIZE, GRID, UNIQUE = 480, 60, 20
 
@@ -81,7 +81,7 @@ def measured(files: list[Path], count: int, folder: Path) -> list[str]:
 
 def cut_listed(listing: Path, folder: Path) -> None:
     """Run the stage on listed files in this process and print seconds and peak memory."""
-    from segmodels.u2seg.maskcut_shards import MaskCutShard, maskcut_shard
+    from segmodels.cutler.maskcut_shards import MaskCutShard, maskcut_shard
 
     paths = [Path(name) for name in json.loads(listing.read_text())]
     rows = [
@@ -115,10 +115,10 @@ def parts(options: Options) -> Table:
 
     from kernels.crf import refine_masks
     from kernels.ncut import maskcut
-    from segmodels.dino.pixels import resize_square
+    from segmodels.backbones.pixels import resize_square
+    from segmodels.cutler.maskcut import refine_patch_masks
     from segmodels.formats.decode import read_image
     from segmodels.formats.masks import mask_row
-    from segmodels.u2seg.maskcut import refine_patch_masks
 
     path = photograph_files(options, 1)[0]
     photograph = read_image(path.parent, path.name)
@@ -157,10 +157,10 @@ def precisions(options: Options) -> Table:
     """The embedded backbone in float32 and bfloat16: time, and the masks' agreement."""
     import torch
 
-    from kernels.affinity import center_keys
     from kernels.ncut import maskcut
-    from segmodels.dino import load_backbone
-    from segmodels.dino.pixels import normalised_pixels, resize_square
+    from kernels.ncut.affinity import center_keys
+    from segmodels.backbones import load_backbone
+    from segmodels.backbones.pixels import normalised_pixels, resize_square
 
     backbone = load_backbone("embedded")
     size = backbone.image_size

@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.compute as pc
 from PIL import Image
 
-from assets.evaluation import predicted_images, run_places, upstream_versions
-from assets.store import Dataset, Store
+from assets.evaluation.evaluation import predicted_images, run_places, upstream_versions
+from assets.stages.store import Dataset, Store
 from pipelines.settings import read_settings
-from segmodels.evaluation.pictures import contact_sheet, overlay_masks
-from segmodels.evaluation.run_report import comparisons
 from segmodels.formats.arrow import read_table, rows_in
 from segmodels.formats.masks import decode_masks
+from segmodels.pictures.overlays import contact_sheet, overlay_masks
+from segmodels.report.run_report import comparisons
 
 # As many as a report compares.
 MOST = 8

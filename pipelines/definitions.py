@@ -2,19 +2,25 @@
 
 import dagster as dg
 
-from assets.backbone import dino_backbone
-from assets.checks import CHECKS
-from assets.clusters import instance_clusters, instance_embeddings
-from assets.evaluation import evaluation, predictions
-from assets.features import Weights, dino_features
-from assets.images import InputPaths, images
-from assets.labels import pseudo_labels
-from assets.masks import cutler_masks, maskcut_masks, thing_masks
-from assets.sharding import ShardRunner
-from assets.store import Dataset, Store
-from assets.stuff import stuff_features, stuff_model, stuff_segments
-from assets.training import TrainerLauncher, segmenter
-from pipelines.jobs import JOBS
+from assets.backbones.checks import CHECKS
+from assets.backbones.dino_backbone import dino_backbone
+from assets.backbones.dino_features import Weights, dino_features
+from assets.clusters.instance_clusters import instance_clusters
+from assets.data.images import InputPaths, images
+from assets.detector.predictions import predictions
+from assets.detector.segmenter import TrainerLauncher, segmenter
+from assets.evaluation.evaluation import evaluation
+from assets.labels.pseudo_labels import pseudo_labels
+from assets.masks.cutler_masks import cutler_masks
+from assets.masks.instance_embeddings import instance_embeddings
+from assets.masks.maskcut_masks import maskcut_masks
+from assets.masks.thing_masks import thing_masks
+from assets.stages.shards import ShardRunner
+from assets.stages.store import Dataset, Store
+from assets.stuff.stuff_features import stuff_features
+from assets.stuff.stuff_model import stuff_model
+from assets.stuff.stuff_segments import stuff_segments
+from pipelines.jobs import u2seg, upkeep
 from pipelines.schedules import nightly_recluster
 from pipelines.sensors import new_images
 from pipelines.settings import ROOT, read_settings
@@ -47,7 +53,7 @@ defs = dg.Definitions(
         evaluation,
     ],
     asset_checks=CHECKS,
-    jobs=JOBS,
+    jobs=[*u2seg.JOBS, *upkeep.JOBS],
     schedules=[nightly_recluster],
     sensors=[new_images],
     resources={

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets.partitions import CLUSTERINGS, PARTITION_TAG
-from pipelines.jobs import recluster
+from assets.stages.partitions import CLUSTERINGS, PARTITION_TAG
+from pipelines.jobs.u2seg import recluster
 from pipelines.settings import read_settings
 from segmodels.u2seg.clustering_key import ClusteringKey
 

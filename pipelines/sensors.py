@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from assets.config import read_remembered
-from assets.store import Store
-from pipelines.jobs import discover
-from segmodels.formats.sources import ImageSource, InputError, fingerprint_sources
+from assets.stages.settings import read_remembered
+from assets.stages.store import Store
+from pipelines.jobs.u2seg import discover
+from segmodels.datasets.sources import ImageSource, InputError, fingerprint_sources
 
 
 @dg.sensor(job=discover, name="new_images", minimum_interval_seconds=60)

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from assets.store import Dataset, MissingStageError, Store
+from assets.stages.store import Dataset, MissingStageError, Store
 from pipelines.settings import read_settings
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     except MissingStageError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    from segmodels.evaluation.metrics_table import metrics_table
+    from segmodels.report.metrics_table import metrics_table
 
     metrics = json.loads((version.folder / "metrics.json").read_text())
     sys.stdout.write(f"\n{metrics_table(metrics)}\n\nReport: {version.folder / 'report.html'}\n")

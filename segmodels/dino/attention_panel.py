@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segmodels.dino.backbone import Backbone
-from segmodels.dino.pixels import normalised_pixels, resize_square
-from segmodels.evaluation.pictures import Picture, contact_sheet
+from segmodels.backbones.backbone import Backbone
+from segmodels.backbones.pixels import normalised_pixels, resize_square
+from segmodels.pictures.overlays import Picture, contact_sheet
 
 # Black, violet, orange, light yellow: lightness rises evenly, so that it reads in grey too.
 _HEAT = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])

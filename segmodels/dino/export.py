@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 
-from segmodels.dino.backbone import build_model
+from segmodels.backbones.backbone import build_model
 from segmodels.formats.atomic import replacing
 
 

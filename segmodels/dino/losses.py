@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodels.dino.distributed import Group
+from segmodels.engine.distributed import Group
 
 
 class DinoHead(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from segmodels.dino.pixels import IMAGENET_MEAN, IMAGENET_STD
+from segmodels.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from segmodels.dino.settings import CropSettings
 
 _GREY = (0.299, 0.587, 0.114)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.dino.losses import DinoHead
 from segmodels.dino.settings import PretrainSettings
-from segmodels.dino.vit import VisionTransformer, ViTShape
 
 
 class Network(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodels.dino.pixels import normalised_pixels
-from segmodels.dino.vit import PatchEmbed
+from segmodels.backbones.pixels import normalised_pixels
+from segmodels.backbones.vit import PatchEmbed
 
 _SAMPLE = 400
 

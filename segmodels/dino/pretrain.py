@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segmodels.dino.backbone import load_backbone
-from segmodels.dino.distributed import Group, joined
+from segmodels.backbones.backbone import load_backbone
 from segmodels.dino.photos import cached_photos
 from segmodels.dino.salient_maps import cached_maps, cut_out_maps, salient_maps
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.trainer import StepReport, Trainer
+from segmodels.engine.distributed import Group, joined
 
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.jsonl"

@@ -18,12 +18,12 @@ from PIL import Image
 
 from kernels.crf import CrfSettings, mean_field
 from kernels.saliency import background_saliency
-from segmodels.dino.pixels import normalised_pixels, resize_square
+from segmodels.backbones.pixels import normalised_pixels, resize_square
+from segmodels.engine.parallel import map_images
 from segmodels.formats.atomic import replacing
-from segmodels.parallel import map_images
 
 if TYPE_CHECKING:
-    from segmodels.dino.backbone import Backbone
+    from segmodels.backbones.backbone import Backbone
 
 Maps = NDArray[np.uint8]
 
@@ -83,8 +83,8 @@ def cut_out_maps(photos: np.ndarray, cells: int, backbone: "Backbone") -> Iterat
     """
     import torch
 
-    from kernels.affinity import center_keys
     from kernels.ncut import maskcut
+    from kernels.ncut.affinity import center_keys
 
     def found(photo: np.ndarray, keys: np.ndarray) -> Maps:
         grid = keys.shape[:2]

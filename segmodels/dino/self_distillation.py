@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodels.dino.distributed import Group
 from segmodels.dino.losses import Targets, cross_entropy, view_loss
 from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
 from segmodels.dino.networks import Network, autocast
 from segmodels.dino.settings import PretrainSettings
+from segmodels.engine.distributed import Group
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from segmodels.dino.vit import ViTShape
+from segmodels.backbones.vit import ViTShape
 
 
 @dataclass(frozen=True)

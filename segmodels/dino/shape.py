@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from segmodels.backbones.pixels import IMAGENET_MEAN
 from segmodels.dino.multicrop import Views, points_grid, recolour
-from segmodels.dino.pixels import IMAGENET_MEAN
 
 
 def object_views(photos: Tensor, maps: Tensor, size: int, generator: torch.Generator) -> Views:

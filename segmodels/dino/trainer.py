@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segmodels.backbones.weights import weights_digest
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
-from segmodels.dino.distributed import Group
 from segmodels.dino.networks import Network, start_from
 from segmodels.dino.object_losses import ObjectTerms, object_terms
 from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.photos import sample_digest
 from segmodels.dino.self_distillation import Distilled, SelfDistillation
 from segmodels.dino.settings import PretrainSettings
-from segmodels.dino.weights import weights_digest
+from segmodels.engine.distributed import Group
 from segmodels.formats.atomic import replacing
 
 _FORMAT = "exnihilo-dino-4"

@@ -5,9 +5,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segmodels.evaluation.average_precision import mask_results
-from segmodels.evaluation.evaluate import class_agnostic_ap
-from segmodels.formats.ground_truth import GroundTruth
+from segmodels.datasets.ground_truth import GroundTruth
+from segmodels.evaluation.metrics.average_precision import mask_results
+from segmodels.evaluation.protocols.evaluate import class_agnostic_ap
 
 
 def add_maskcut_baseline(

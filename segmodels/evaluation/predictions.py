@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segmodels.evaluation.average_precision import Row
+from segmodels.evaluation.metrics.average_precision import Row
 from segmodels.formats.errors import InputError
 from segmodels.formats.panoptic import CocoPanoptic, Segment, png_name, read_panoptic
 

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from kernels.knn import nearest_neighbours
-from segmodels.dino.backbone import Backbone
-from segmodels.dino.pixels import normalised_pixels
+from segmodels.backbones.backbone import Backbone
+from segmodels.backbones.pixels import normalised_pixels
 from segmodels.stego.crops import Resample, training_views
 
 POSITIVE_RANKS = 7

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from kernels.crf import STEGO_CRF, CrfSettings, mean_field
-from segmodels.dino.backbone import Backbone
-from segmodels.dino.pixels import normalised_pixels
+from segmodels.backbones.backbone import Backbone
+from segmodels.backbones.pixels import normalised_pixels
 from segmodels.stego.crops import Resample, resize, working_size
 from segmodels.stego.model import StegoModel
 

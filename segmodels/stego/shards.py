@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from segmodels.dino.feature_shards import cached_backbone
+from segmodels.backbones.feature_shards import cached_backbone
+from segmodels.engine.parallel import map_images
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
-from segmodels.parallel import map_images
+from segmodels.formats.stuff import stuff_rows, stuff_table
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import (
     FeatureSettings,
@@ -28,7 +29,6 @@ from segmodels.stego.segmentation import (
     choose_clusters,
     score_stuff,
 )
-from segmodels.stego.stuff_table import stuff_rows, stuff_table
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from segmodels.dino.feature_shards import cached_backbone
+from segmodels.backbones.feature_shards import cached_backbone
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import decode_masks, group_by_image
 from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances

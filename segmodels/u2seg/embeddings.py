@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from segmodels.dino.pixels import IMAGENET_MEAN, normalised_pixels, resize_square
+from segmodels.backbones.pixels import IMAGENET_MEAN, normalised_pixels, resize_square
 
 if TYPE_CHECKING:
     import torch
 
-    from segmodels.dino.backbone import Backbone
+    from segmodels.backbones.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from segmodels.formats.coco import write_instances
 from segmodels.formats.coco_json import Category
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, group_by_image, mask_row
 from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
-from segmodels.stego.stuff_table import stuff_instance_id, stuff_map
+from segmodels.formats.stuff import stuff_instance_id, stuff_map
 from segmodels.u2seg.labels import (
     SEMANTIC_VOID,
     LabelSettings,

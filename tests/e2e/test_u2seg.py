@@ -13,9 +13,9 @@ import zarr
 from PIL import Image
 from pycocotools.coco import COCO
 
-from assets.images import InputPaths
-from assets.sharding import ShardRunner, finished_shards
-from assets.store import Dataset, Store
+from assets.data.images import InputPaths
+from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.store import Dataset, Store
 from pipelines.definitions import defs
 from pipelines.settings import ROOT
 from segmodels.formats.arrow import read_table

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from assets.store import MissingStageError
+from assets.stages.store import MissingStageError
 from pipelines.definitions import defs
 from pipelines.settings import ROOT
 

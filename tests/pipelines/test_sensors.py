@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from assets.images import InputPaths, images
-from assets.store import Dataset, Store
+from assets.data.images import InputPaths, images
+from assets.stages.store import Dataset, Store
 from pipelines.sensors import new_images
 
 

@@ -8,14 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-from segmodels.dino.feature_shards import (
+from segmodels.backbones.feature_shards import (
     FeatureSettings,
     FeatureShard,
     extract_shard,
     open_features,
 )
+from segmodels.cutler.maskcut_shards import (
+    MaskCutChoices,
+    MaskCutShard,
+    instance_id_of,
+    maskcut_shard,
+)
+from segmodels.datasets.images import IMAGES_SCHEMA
 from segmodels.formats.arrow import read_table
-from segmodels.formats.images import IMAGES_SCHEMA
 from segmodels.formats.masks import decode_masks
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import FeatureSettings as ViewSettings
@@ -28,12 +34,6 @@ from segmodels.stego.shards import (
 )
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_embeddings
 from segmodels.u2seg.embeddings import EmbeddingSettings
-from segmodels.u2seg.maskcut_shards import (
-    MaskCutChoices,
-    MaskCutShard,
-    instance_id_of,
-    maskcut_shard,
-)
 
 FEATURES = FeatureSettings(backbone="embedded", image_size=64, batch_size=2, device="cpu")
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from PIL import Image
 
-from segmodels.formats.sources import ImageSource, scan_sources
+from segmodels.datasets.sources import ImageSource, scan_sources
 
 
 def picture(seed, height=6, width=8):

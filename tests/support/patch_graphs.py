@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kernels.adjacency import BitAdjacency, DenseAdjacency
-from kernels.affinity import PatchGraphs
+from kernels.ncut.adjacency import BitAdjacency, DenseAdjacency
+from kernels.ncut.affinity import PatchGraphs
 
 
 def as_bits(*adjacencies):

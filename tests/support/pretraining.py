@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from segmodels.dino.distributed import Group
 from segmodels.dino.salient_maps import salient_map
 from segmodels.dino.settings import (
     CropSettings,
@@ -18,6 +17,7 @@ from segmodels.dino.settings import (
     ShapeSettings,
 )
 from segmodels.dino.trainer import Trainer
+from segmodels.engine.distributed import Group
 
 CROPS = CropSettings(global_size=16, local_size=8, num_local=2)
 TINY = PretrainSettings(

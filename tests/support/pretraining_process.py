@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from pretraining import PLAIN, TINY, blobs, trainer_of
 
-from segmodels.dino.distributed import Group, joined
 from segmodels.dino.pretrain import pretrain
 from segmodels.dino.trainer import Trainer
+from segmodels.engine.distributed import Group, joined
 
 
 def advanced(trainer: Trainer, steps: int) -> Trainer:

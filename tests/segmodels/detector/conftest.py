@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from segmodels.datasets.images import IMAGES_SCHEMA
 from segmodels.formats.arrow import write_table
 from segmodels.formats.coco import write_instances
 from segmodels.formats.coco_json import Category
-from segmodels.formats.images import IMAGES_SCHEMA
 from segmodels.formats.masks import MaskRow, mask_table
 from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
 

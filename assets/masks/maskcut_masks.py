@@ -1,0 +1,63 @@
+"""Stage maskcut_masks: masks by normalized cuts and a dense CRF, by shard."""
+
+import dagster as dg
+
+from assets.backbones.dino_features import backbone_choice
+from assets.data.images import read_images, shards_of
+from assets.stages.metadata import area_histogram, mask_sheet, table_metadata
+from assets.stages.run import result
+from assets.stages.settings import config_for, resolve_settings
+from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
+from assets.stages.store import Store, digest_of
+from segmodels.cutler.maskcut_shards import MaskCutChoices, MaskCutShard, maskcut_shard
+
+CODE_VERSION = "1"
+MaskCutConfig = config_for(MaskCutChoices)
+
+
+@dg.asset(
+    group_name="masks",
+    deps=["images", "dino_features"],
+    code_version=CODE_VERSION,
+    kinds={"arrow"},
+)
+def maskcut_masks(
+    context: dg.AssetExecutionContext,
+    config: MaskCutConfig,  # type: ignore[valid-type]
+    store: Store,
+    shards: ShardRunner,
+) -> dg.MaterializeResult[None]:
+    """Masks found by MaskCut and refined by the dense CRF, at each image's own size."""
+    stage = store.stage("maskcut_masks")
+    chosen = resolve_settings(config, MaskCutChoices, stage)
+    backbone = backbone_choice(store)
+    settings = chosen.for_backbone(
+        image_size=backbone.image_size, tau=backbone.tau, center_keys=backbone.center_keys
+    )
+    table = read_images(store.stage("images").require())
+    work = shards_of(table)
+    features = finished_shards(store.stage("dino_features").require())
+    features.require(work, "dino_features")
+    tasks = [
+        ShardTask(
+            shard,
+            digest_of(CODE_VERSION, settings, features.digests[shard]),
+            maskcut_shard,
+            MaskCutShard(rows, features.folders[shard], settings),
+        )
+        for shard, rows in work.items()
+    ]
+    version, computed = materialise_shards(
+        stage, tasks, shards, settings=chosen, log=context.log.info
+    )
+    masks = finished_shards(version).table("masks.arrow")
+    return result(
+        version,
+        {
+            **table_metadata(masks),
+            **version.summary["totals"],
+            "shards_computed": computed,
+            "areas": area_histogram(masks),
+            "preview": mask_sheet(table, masks),
+        },
+    )

@@ -1,0 +1,142 @@
+"""What a user sees beside a materialisation: counts, schemas, histograms, contact sheets."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+
+from segmodels.formats.arrow import column_values, rows_in
+
+# The UI ships a run's metadata whole, so a picture must stay small.
+PICTURE_BYTES = 90_000
+SHEET_IMAGES = 12
+
+
+def table_metadata(table: pa.Table) -> dict[str, Any]:
+    """Row count and column schema of an Arrow table, in the form that the UI shows."""
+    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in table.schema]
+    return {
+        "dagster/row_count": table.num_rows,
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+
+
+def picture(image: np.ndarray) -> dg.MarkdownMetadataValue:
+    """An (H, W, 3) uint8 RGB picture as Markdown, shrunk to the byte budget."""
+    from segmodels.pictures.overlays import data_uri, encode_jpeg
+
+    content = encode_jpeg(image, PICTURE_BYTES)
+    return dg.MetadataValue.md(f"![preview]({data_uri(content)})")
+
+
+def image_sheet(images: pa.Table) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images spread evenly over the table."""
+    from segmodels.pictures.overlays import contact_sheet
+
+    rows = spread(images, SHEET_IMAGES).to_pylist()
+    return picture(contact_sheet([_read(row) for row in rows], [row["path"] for row in rows]))
+
+
+def mask_sheet(images: pa.Table, masks: pa.Table) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images with their masks drawn over them."""
+    from segmodels.formats.masks import decode_masks
+    from segmodels.pictures.overlays import contact_sheet, overlay_masks
+
+    tiles, captions = [], []
+    for row in spread(images, SHEET_IMAGES).to_pylist():
+        own = rows_in(masks, "image_id", [row["image_id"]])
+        image = _read(row)
+        tiles.append(overlay_masks(image, decode_masks(own)) if own.num_rows else image)
+        captions.append(f"{own.num_rows} masks")
+    return picture(contact_sheet(tiles, captions))
+
+
+def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images with their stuff clusters in muted colours."""
+    from segmodels.formats.masks import decode_masks
+    from segmodels.pictures.overlays import contact_sheet, overlay_panoptic
+
+    tiles, captions = [], []
+    for row in spread(images, SHEET_IMAGES).to_pylist():
+        own = rows_in(segments, "image_id", [row["image_id"]])
+        clusters = column_values(own, "cluster_id")
+        segment_map = np.zeros((row["height"], row["width"]), dtype=np.int32)
+        for cluster, mask in zip(clusters, decode_masks(own), strict=True):
+            segment_map[mask] = cluster + 1
+        categories = {cluster + 1: (cluster + 1, False) for cluster in clusters}
+        tiles.append(overlay_panoptic(_read(row), segment_map, categories))
+        captions.append(f"{len(clusters)} stuff clusters")
+    return picture(contact_sheet(tiles, captions))
+
+
+def label_sheet(images: pa.Table, labels_folder: Path) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images with their merged pseudo labels: vivid things, muted stuff."""
+    from segmodels.formats.panoptic import read_panoptic
+    from segmodels.pictures.overlays import contact_sheet, overlay_panoptic
+
+    labels = read_panoptic(labels_folder / "panoptic.json")
+    things = {number for number, category in labels.categories.items() if category.isthing}
+    labelled = rows_in(images, "image_id", labels.image_ids)
+    tiles, captions = [], []
+    for row in spread(labelled, SHEET_IMAGES).to_pylist():
+        segments = {
+            segment.id: (segment.category_id, segment.category_id in things)
+            for segment in labels.segments(row["image_id"])
+        }
+        segment_map = labels.segment_map(row["image_id"])
+        tiles.append(overlay_panoptic(_read(row), segment_map, segments))
+        captions.append(f"{len(segments)} segments")
+    return picture(contact_sheet(tiles, captions))
+
+
+def area_histogram(masks: pa.Table) -> dg.MarkdownMetadataValue:
+    """How many masks cover which share of their image."""
+    share = masks["area"].to_numpy() / np.maximum(
+        masks["height"].to_numpy().astype(np.int64) * masks["width"].to_numpy(), 1
+    )
+    edges = [0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0]
+    counts, _ = np.histogram(share, bins=edges)
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    return bar_table("share of the image", names, counts.tolist())
+
+
+def bar_table(
+    title: str, names: Sequence[str], counts: Sequence[float]
+) -> dg.MarkdownMetadataValue:
+    """A Markdown table with a bar for each count."""
+    top = max([*counts, 1])
+    lines = [f"| {title} | count | |", "|---|---:|---|"]
+    lines += [
+        f"| {name} | {count:g} | {'█' * round(24 * count / top)} |"
+        for name, count in zip(names, counts, strict=True)
+    ]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def curve(title: str, points: Sequence[Mapping[str, float]], columns: Sequence[str]) -> Any:
+    """A Markdown table of at most 20 points of a curve."""
+    step = max(1, len(points) // 20)
+    chosen = list(points)[::step]
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---:|" * len(columns)]
+    lines += [
+        "| " + " | ".join(f"{point.get(name, float('nan')):.4g}" for name in columns) + " |"
+        for point in chosen
+    ]
+    return dg.MetadataValue.md(f"{title}\n\n" + "\n".join(lines))
+
+
+def spread(table: pa.Table, count: int) -> pa.Table:
+    """At most `count` rows, evenly over the table."""
+    if table.num_rows <= count:
+        return table
+    return table.take(np.linspace(0, table.num_rows - 1, count).round().astype(np.int64))
+
+
+def _read(row: Mapping[str, Any]) -> np.ndarray:
+    from segmodels.formats.decode import read_image
+
+    return read_image(row["source"], row["path"])

@@ -1,0 +1,52 @@
+"""How an unsharded stage runs: keep the finished answer, or compute it and make it visible."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.stages.settings import remember
+from assets.stages.store import StageFolder, Version
+
+Metadata = Mapping[str, Any]
+
+
+def materialise(
+    stage: StageFolder,
+    digest: str,
+    settings: object,
+    compute: Callable[[Path], Mapping[str, Any]],
+    log: Callable[[str], None],
+    *,
+    resumable: bool = False,
+) -> Version:
+    """Run `compute(folder)` unless the store already holds the answer to the same question.
+
+    Args:
+        digest: of code version, settings and inputs.
+        settings: the stage's settings dataclass, kept for the stage's next run.
+        compute: fills the folder and returns a JSON-able summary (counts).
+        resumable: `compute` finds in its folder what an interrupted run left there.
+    """
+    current = stage.current()
+    if current is not None and current.digest == digest:
+        log(f"{stage.name}: nothing changed, keeping {current.folder}")
+        return current
+    open_version = stage.resumable_version if resumable else stage.new_version
+    with open_version(digest) as folder:
+        summary = compute(folder)
+    # Only settings that led to a result are worth repeating.
+    return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
+
+
+def result(version: Version, metadata: Metadata) -> dg.MaterializeResult[None]:
+    """Dagster's record of a stage: its data version is the digest of what it was made from."""
+    return dg.MaterializeResult(
+        metadata={
+            "folder": dg.MetadataValue.path(str(version.folder)),
+            "settings": dg.MetadataValue.json(version.settings),
+            **metadata,
+        },
+        data_version=dg.DataVersion(version.digest),
+    )

@@ -1,0 +1,178 @@
+"""Sharded stages: finished shards are skipped, the rest is computed by the chosen engine."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dagster as dg
+import pyarrow as pa
+
+from assets.stages.settings import remember
+from assets.stages.store import MissingStageError, StageFolder, Version, digest_of
+from segmodels.formats.arrow import read_table
+
+Summary = dict[str, float]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to compute: `function(arguments, folder)` fills the folder, returns counts."""
+
+    shard: int
+    digest: str
+    function: Callable[[Any, Path], Summary]
+    arguments: Any
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """The finished shards of a stage: folder and input digest by shard number, rising."""
+
+    folders: dict[int, Path]
+    digests: dict[int, str]
+
+    @property
+    def in_order(self) -> list[Path]:
+        """The folders by rising shard number."""
+        return list(self.folders.values())
+
+    def table(self, file_name: str) -> pa.Table:
+        """One table of the Arrow files of this name, by rising shard number."""
+        return pa.concat_tables([read_table(folder / file_name) for folder in self.in_order])
+
+    def require(self, shards: Iterable[int], stage_name: str) -> None:
+        """Make sure that a stage has these shards.
+
+        Raises:
+            MissingStageError: images were added since the stage was last materialised.
+        """
+        missing = sorted(set(shards) - self.folders.keys())
+        if missing:
+            raise MissingStageError(
+                f"{stage_name} lacks the shards {missing}, which hold images added since: "
+                f"materialise {stage_name} again"
+            )
+
+
+def finished_shards(version: Version) -> ShardSet:
+    """The shards that a version of a sharded stage is made of."""
+    names: dict[str, str] = version.summary["shards"]
+    # A pointer that was read back has its keys in the order of their text: 0, 1, 10, 2.
+    folders = {shard: version.folder / names[str(shard)] for shard in sorted(map(int, names))}
+    digests = {shard: folder.name.split("-")[1] for shard, folder in folders.items()}
+    return ShardSet(folders, digests)
+
+
+class ShardRunner(dg.ConfigurableResource):
+    """How shards are computed: one after the other, or in worker processes."""
+
+    engine: Literal["serial", "processes"] = "serial"
+    workers: int = 0
+
+    def run(self, tasks: Sequence[ShardTask], root: Path) -> Iterator[tuple[ShardTask, Summary]]:
+        """Compute shards into `root`, yielding each as it becomes visible."""
+        if self.engine == "serial" or len(tasks) < 2:
+            for task in tasks:
+                yield task, compute_shard(task, root)
+            return
+        workers = self.workers or os.cpu_count() or 1
+        # Spawn, as a fork after CUDA or OpenMP has started is not safe.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(
+            min(workers, len(tasks)), mp_context=context, initializer=_one_thread_each
+        ) as pool:
+            futures = {pool.submit(compute_shard, task, root): task for task in tasks}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _one_thread_each() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def shard_name(task: ShardTask) -> str:
+    """Folder name of a finished shard."""
+    return f"{task.shard:05d}-{task.digest}"
+
+
+def compute_shard(task: ShardTask, root: Path) -> Summary:
+    """Compute one shard under a temporary name and make it visible by one rename."""
+    final = root / shard_name(task)
+    temporary = root / f".tmp-{final.name}-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        summary = task.function(task.arguments, temporary)
+        (temporary / "summary.json").write_text(json.dumps(summary, sort_keys=True))
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return summary
+
+
+def materialise_shards(
+    stage: StageFolder,
+    tasks: Sequence[ShardTask],
+    runner: ShardRunner,
+    *,
+    settings: object,
+    log: Callable[[str], None],
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Version, int]:
+    """Bring a sharded stage up to date.
+
+    Shards whose input digest is already there are kept; the others are computed; shards of an
+    older question are removed once the new set is complete. `facts` join the version's summary.
+
+    Returns:
+        The current version and the number of shards that were computed.
+    """
+    root = stage.path / "shards"
+    root.mkdir(parents=True, exist_ok=True)
+    missing = [task for task in tasks if not (root / shard_name(task)).exists()]
+    kept = len(tasks) - len(missing)
+    log(f"{stage.name}: {len(tasks)} shards, {kept} already there, {len(missing)} to compute")
+    started = time.monotonic()
+    for done, (task, summary) in enumerate(runner.run(missing, root), start=1):
+        left = (time.monotonic() - started) / done * (len(missing) - done)
+        counts = ", ".join(f"{name} {value:g}" for name, value in summary.items())
+        log(
+            f"{stage.name}: shard {task.shard} finished ({done} of {len(missing)}; {counts}); "
+            f"about {left:.0f} s left"
+        )
+    names = {str(task.shard): shard_name(task) for task in tasks}
+    totals = _totals([root / name for name in names.values()])
+    version = stage.point_to(
+        digest_of(sorted(names.items())),
+        settings=remember(stage, settings),
+        summary={"shards": names, "totals": totals, **(facts or {})},
+        folder="shards",
+    )
+    for folder in root.iterdir():
+        if folder.name not in set(names.values()):
+            shutil.rmtree(folder, ignore_errors=True)
+    return version, len(missing)
+
+
+def _totals(folders: Sequence[Path]) -> Summary:
+    totals: Summary = {}
+    for folder in folders:
+        for name, value in json.loads((folder / "summary.json").read_text()).items():
+            totals[name] = totals.get(name, 0) + value
+    return totals

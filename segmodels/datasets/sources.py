@@ -1,0 +1,209 @@
+"""Sources to tables: every file is decoded once, and what cannot be taken is named."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from segmodels.datasets.contents import Content, Known, inspect_all, known_images
+from segmodels.datasets.gather import Candidate, gather, refuse_shared_ids
+from segmodels.datasets.image_source import (
+    ImageSource,
+    fingerprint_sources,
+    sources_from_paths,
+)
+from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA
+from segmodels.datasets.listing import Rejection
+from segmodels.formats.decode import DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS
+from segmodels.formats.errors import InputError, RejectReason
+
+__all__ = [
+    "ImageSource",
+    "InputError",
+    "ScanResult",
+    "fingerprint_sources",
+    "scan_sources",
+    "sources_from_paths",
+]
+
+DEFAULT_SHARD_SIZE = 512
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """What the sources hold.
+
+    Attributes:
+        images: IMAGES_SCHEMA; images known before first, then new ones by source and path.
+        rejected: REJECTED_SCHEMA, by source and path.
+        num_unlisted: Files that lie beside those that annotation files list.
+    """
+
+    images: pa.Table
+    rejected: pa.Table
+    num_unlisted: int
+
+
+Accepted = tuple[Candidate, Content]
+
+
+def scan_sources(
+    sources: Sequence[ImageSource],
+    *,
+    previous: pa.Table | None = None,
+    shard_size: int = DEFAULT_SHARD_SIZE,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    evaluation_fraction: float = 0.0,
+    on_progress: Callable[[str], None] | None = None,
+) -> ScanResult:
+    """Read every image of the sources once, and number, check and shard them.
+
+    Args:
+        sources: In the order that decides who is first among equals.
+        previous: Images table of an earlier scan; what it holds is not decoded again and keeps
+            its shard.
+        shard_size: Images a new shard holds at most.
+        max_pixels: Larger images are rejected from their header.
+        evaluation_fraction: Share, by content, of the annotated images of train sources that
+            goes to the split val, in [0, 1).
+        on_progress: Called with a sentence now and then.
+
+    Returns:
+        The tables; the same for the same files, whatever the machine.
+
+    Raises:
+        InputError: Something that the user must change; raised before any image is read, unless
+            only the content tells.
+    """
+    _check_settings(shard_size, max_pixels, evaluation_fraction)
+    gathered = gather(sources)
+    known = known_images(previous)
+    accepted: list[Accepted] = []
+    rejections = list(gathered.rejections)
+    for candidate, outcome in inspect_all(gathered, known, max_pixels, on_progress):
+        if isinstance(outcome, Rejection):
+            rejections.append((candidate.order, outcome))
+        else:
+            accepted.append((candidate, outcome))
+    accepted.sort(key=lambda pair: _known_row(pair, known))
+    unique, duplicates = _split_duplicates(accepted)
+    _refuse_nothing(unique, rejections)
+    refuse_shared_ids(candidate for candidate, _ in unique)
+    shards = _shards([_known_shard(pair, known) for pair in unique], previous, shard_size)
+    rows = [
+        _image_row(candidate, content, shard, evaluation_fraction)
+        for (candidate, content), shard in zip(unique, shards, strict=True)
+    ]
+    return ScanResult(
+        images=pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA),
+        rejected=_rejected_table(rejections + duplicates),
+        num_unlisted=gathered.num_unlisted,
+    )
+
+
+def _check_settings(shard_size: int, max_pixels: int, evaluation_fraction: float) -> None:
+    if shard_size < 1:
+        raise InputError(f"shard_size must be at least 1, got {shard_size}")
+    if not 1 <= max_pixels <= HIGHEST_MAX_PIXELS:
+        raise InputError(f"max_pixels must be in [1, {HIGHEST_MAX_PIXELS}], got {max_pixels}")
+    if not 0 <= evaluation_fraction < 1:
+        raise InputError(f"evaluation_fraction must be in [0, 1), got {evaluation_fraction}")
+
+
+def _known_row(pair: Accepted, known: dict[tuple[str, str], Known]) -> tuple[bool, int]:
+    """Order images that kept their content as they were, and all others after them."""
+    before = _before(pair, known)
+    return (True, 0) if before is None else (False, before.row)
+
+
+def _known_shard(pair: Accepted, known: dict[tuple[str, str], Known]) -> int | None:
+    before = _before(pair, known)
+    return None if before is None else before.shard
+
+
+def _before(pair: Accepted, known: dict[tuple[str, str], Known]) -> Known | None:
+    candidate, content = pair
+    before = known.get((candidate.entry.source, candidate.entry.path))
+    if before is None or (before.image_id, before.content) != (candidate.image_id, content):
+        return None
+    return before
+
+
+def _split_duplicates(
+    accepted: Sequence[Accepted],
+) -> tuple[list[Accepted], list[tuple[int, Rejection]]]:
+    firsts: dict[str, Candidate] = {}
+    unique: list[Accepted] = []
+    duplicates: list[tuple[int, Rejection]] = []
+    for candidate, content in accepted:
+        first = firsts.setdefault(content.sha256, candidate)
+        if first is candidate:
+            unique.append((candidate, content))
+            continue
+        entry = candidate.entry
+        detail = f"the same content as {first.entry.path} of {first.entry.source}"
+        rejection = Rejection(entry.source, entry.path, RejectReason.DUPLICATE_CONTENT, detail)
+        duplicates.append((candidate.order, rejection))
+    return unique, duplicates
+
+
+def _refuse_nothing(
+    unique: Sequence[Accepted], rejections: Sequence[tuple[int, Rejection]]
+) -> None:
+    if unique:
+        return
+    _, first = rejections[0]
+    raise InputError(
+        f"none of the {len(rejections)} files of the sources can be taken as an image; the first, "
+        f"{first.path} of {first.source}, is {first.reason} ({first.detail}); give other files"
+    )
+
+
+def _shards(
+    known: Sequence[int | None], previous: pa.Table | None, shard_size: int
+) -> Iterator[int]:
+    """Give each image its old shard, or fill new ones behind all that ever were."""
+    next_shard = 0
+    if previous is not None and previous.num_rows:
+        next_shard = max(row["shard"] for row in previous.select(["shard"]).to_pylist()) + 1
+    added = 0
+    for shard in known:
+        if shard is not None:
+            yield shard
+        else:
+            yield next_shard + added // shard_size
+            added += 1
+
+
+def _image_row(
+    candidate: Candidate, content: Content, shard: int, evaluation_fraction: float
+) -> dict[str, object]:
+    source = candidate.source
+    split = source.split
+    # By content, so that the split does not change with names, order or other images.
+    if source.annotated and int(content.sha256[:13], 16) < evaluation_fraction * 16**13:
+        split = "val"
+    return {
+        "image_id": candidate.image_id,
+        "source": candidate.entry.source,
+        "path": candidate.entry.path,
+        "height": content.height,
+        "width": content.width,
+        "sha256": content.sha256,
+        "split": split,
+        "shard": shard,
+    }
+
+
+def _rejected_table(rejections: Sequence[tuple[int, Rejection]]) -> pa.Table:
+    ordered = sorted(rejections, key=lambda pair: (pair[0], pair[1].source, pair[1].path))
+    rows = [
+        {
+            "source": rejection.source,
+            "path": rejection.path,
+            "reason": rejection.reason.value,
+            "detail": rejection.detail,
+        }
+        for _, rejection in ordered
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA)

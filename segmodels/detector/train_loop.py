@@ -1,0 +1,206 @@
+"""Pieces of mmengine's training that make runs resumable, safe to load and easy to watch."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import HOOKS, LOOPS
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+
+class NonFiniteLossError(RuntimeError):
+    """Training diverged: the loss is infinite or not a number."""
+
+
+@LOOPS.register_module(force=True)
+class PositionTrainLoop(IterBasedTrainLoop):
+    """Iterations over a :class:`~segmodels.detector.dataset.SeededStream`.
+
+    A resumed run starts the stream at its position; mmengine's loop would load and throw away
+    every batch of the iterations already done.
+    """
+
+    def __init__(self, runner: Runner, dataloader: Any, max_iters: int) -> None:
+        super().__init__(runner, dataloader, max_iters)
+        self.dataloader_iterator = None  # the parent's starts at position 0
+
+    def run(self) -> torch.nn.Module:
+        """Train to the last iteration."""
+        self.runner.call_hook("before_train")
+        self.runner.call_hook("before_train_epoch")
+        self.dataloader.sampler.start = self._iter * self.dataloader.batch_size
+        batches = iter(self.dataloader)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(batches))
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+
+@HOOKS.register_module(force=True)
+class IterationSeedHook(Hook):
+    """Seed torch before each iteration by (seed, iteration, rank), so that resuming repeats it."""
+
+    priority = "VERY_HIGH"
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed the sampling of anchors and regions."""
+        words = np.random.SeedSequence([runner.seed, runner.iter, runner.rank]).generate_state(1)
+        torch.manual_seed(int(words[0]))
+
+
+@HOOKS.register_module(force=True)
+class FiniteLossHook(Hook):
+    """Stop at the first loss that is not finite, before it can reach a checkpoint."""
+
+    priority = "VERY_HIGH"
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Check the total loss.
+
+        Raises:
+            NonFiniteLossError: it is infinite or not a number.
+        """
+        losses = plain_losses(outputs)
+        if not math.isfinite(losses["loss"]):
+            broken = sorted(name for name, value in losses.items() if not math.isfinite(value))
+            raise NonFiniteLossError(
+                f"the loss is {losses['loss']} at iteration {runner.iter + 1} (from "
+                f"{', '.join(broken)}): lower the learning rate, then run again, which resumes "
+                "from the last checkpoint"
+            )
+
+
+@HOOKS.register_module(force=True)
+class SafeCheckpointHook(Hook):
+    """Keep checkpoints loadable with ``weights_only`` and free of run-specific stamps."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Reduce what mmengine stores beside the weights to plain values."""
+        hub = checkpoint["message_hub"]
+        hub["log_scalars"] = {}
+        hub["runtime_info"] = {
+            key: value
+            for key, value in hub["runtime_info"].items()
+            if type(value) in {int, float, str} and key not in {"cfg", "experiment_name"}
+        }
+        for stamp in ("time", "experiment_name"):
+            checkpoint["meta"].pop(stamp, None)
+
+
+@HOOKS.register_module(force=True)
+class InitCheckpointHook(Hook):
+    """Start a fresh run from weights of a backbone or of another segmenter.
+
+    Args:
+        path: checkpoint file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def before_train(self, runner: Runner) -> None:
+        """Load the weights, unless the run resumes from its own."""
+        if runner.iter == 0:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            load_start_weights(model, self.path)
+
+
+def load_start_weights(model: torch.nn.Module, path: str | Path) -> None:
+    """Load a backbone's weights (torchvision's names, as DINO's ResNet-50) or a segmenter's.
+
+    A segmenter's layers whose shape depends on another number of clusters keep their own start.
+
+    Raises:
+        ValueError: the file does not hold the whole backbone.
+    """
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("state_dict", "model", "teacher"):
+        content = content.get(key, content)
+    weights = {
+        name.removeprefix("module."): value
+        for name, value in content.items()
+        if isinstance(value, torch.Tensor)
+    }
+    if not any(name.startswith("backbone.") for name in weights):
+        weights = {f"backbone.{name}": value for name, value in weights.items()}
+    own = model.state_dict()
+    fitting = {
+        name: value
+        for name, value in weights.items()
+        if name in own and own[name].shape == value.shape
+    }
+    missing = [
+        name
+        for name in own
+        if name.startswith("backbone.")
+        and not name.endswith("num_batches_tracked")
+        and name not in fitting
+    ]
+    if missing:
+        raise ValueError(
+            f"{path} does not fit this backbone: {len(missing)} of its tensors are missing or of "
+            f"another shape, for example {missing[0].removeprefix('backbone.')}"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+class ProgressHook(Hook):
+    """Report progress to a callable, from the first process only.
+
+    Args:
+        report: takes {"iteration", "total", "eta_s", "learning_rate", and every loss}.
+        interval: iterations between two reports.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, report: Callable[[dict[str, Any]], None] | None, interval: int) -> None:
+        self.report = report
+        self.interval = interval
+        self.last_losses: dict[str, float] = {}
+        self._start = (0, 0.0)
+
+    def before_train(self, runner: Runner) -> None:
+        """Start the clock."""
+        self._start = (runner.iter, time.monotonic())
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Report each ``interval`` iterations and at the end."""
+        done = runner.iter + 1
+        if done % self.interval and done != runner.max_iters:
+            return
+        self.last_losses = plain_losses(outputs)
+        if self.report is None or runner.rank != 0:
+            return
+        first, began = self._start
+        seconds = (time.monotonic() - began) / (done - first)
+        self.report(
+            {
+                "iteration": done,
+                "total": runner.max_iters,
+                **self.last_losses,
+                "learning_rate": float(runner.optim_wrapper.get_lr()["lr"][0]),
+                "eta_s": seconds * (runner.max_iters - done),
+            }
+        )
+
+
+def plain_losses(outputs: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of a training step whose name contains "loss", as floats."""
+    return {
+        name: float(torch.as_tensor(value).detach())
+        for name, value in outputs.items()
+        if "loss" in name
+    }

@@ -1,0 +1,70 @@
+"""Stage settings: defaults, what a dataset remembers, what a run names, in this order."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import dagster as dg
+import pytest
+
+from assets.stages.settings import config_for, remember, resolve_settings
+from assets.stages.store import Dataset, Store
+
+
+@dataclass(frozen=True)
+class Inner:
+    constant: float = 1.5
+
+
+@dataclass(frozen=True)
+class ThingSettings:
+    size: int = 480
+    tau: float | None = None
+    solver: Literal["lanczos", "dense"] = "lanczos"
+    sides: tuple[int, ...] = (240, 320)
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError(f"size must be positive, got {self.size}")
+
+
+ThingConfig = config_for(ThingSettings, size="Side of the square, px.")
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Store(root=str(tmp_path), dataset=Dataset(name="birds")).stage("things")
+
+
+def test_defaults_come_from_the_dataclass(stage):
+    assert resolve_settings(ThingConfig(), ThingSettings, stage) == ThingSettings()
+
+
+def test_a_run_names_only_what_it_changes(stage):
+    settings = resolve_settings(ThingConfig(tau=0.2, sides=[64]), ThingSettings, stage)
+    assert settings == ThingSettings(tau=0.2, sides=(64,))
+
+
+def test_a_stage_remembers_its_settings_for_every_partition(stage, tmp_path):
+    remember(stage, ThingSettings(size=240, sides=(64,)))
+    partition = Store(root=str(tmp_path), dataset=Dataset(name="birds")).stage("things", "k0030")
+    settings = resolve_settings(ThingConfig(tau=0.3), ThingSettings, partition)
+    assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
+
+
+def test_bad_values_fail_with_the_settings_own_sentence(stage):
+    with pytest.raises(dg.Failure) as failure:
+        resolve_settings(ThingConfig(size=0), ThingSettings, stage)
+    assert failure.value.description == "config of things: size must be positive, got 0"
+
+
+def test_a_choice_outside_the_list_names_the_choices(stage):
+    with pytest.raises(dg.Failure) as failure:
+        resolve_settings(ThingConfig(solver="magic"), ThingSettings, stage)
+    assert "one of 'lanczos', 'dense', got 'magic'" in failure.value.description
+
+
+def test_method_constants_are_not_offered_as_config():
+    fields = ThingConfig.to_config_schema().as_field().config_type.fields
+    assert sorted(fields) == ["sides", "size", "solver", "tau"]
+    assert fields["size"].description == "Side of the square, px. Default: 480."
