@@ -23,10 +23,12 @@ from typing import Any
 
 import dagster as dg
 
+from kernels.errors import ExNihiloError
+
 DIGEST_CHARS = 16
 
 
-class MissingStageError(RuntimeError):
+class MissingStageError(ExNihiloError, RuntimeError):
     """A stage was asked for whose result is not in the store yet."""
 
 

@@ -9,10 +9,11 @@ import hashlib
 import json
 from pathlib import Path
 
+from kernels.errors import ExNihiloError
 from segmodels.formats.atomic import write_json
 
 
-class WeightsMismatchError(RuntimeError):
+class WeightsMismatchError(ExNihiloError, RuntimeError):
     """A file is not the one that was asked for or recorded."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kernels.errors import ExNihiloError
 from segmodels.backbones.download import Log, discard, fetch
 from segmodels.backbones.file_digests import (
     WeightsMismatchError,
@@ -51,11 +52,11 @@ _logger = logging.getLogger(__name__)
 NAMES = (*_EMBEDDED_FILES, *OFFICIAL)
 
 
-class UnknownBackboneError(ValueError):
+class UnknownBackboneError(ExNihiloError, ValueError):
     """The name is neither a known backbone nor an existing file."""
 
 
-class WeightsUnavailableError(RuntimeError):
+class WeightsUnavailableError(ExNihiloError, RuntimeError):
     """Named weights are not on this machine and cannot be fetched."""
 
 

@@ -10,13 +10,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kernels.errors import ExNihiloError
+
 EMBEDDED_FOLDER = Path(__file__).parent / "weights"
 
 # What torch's safe unpickler raises, besides refusing: bytes of any kind may end anywhere in it.
 _NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
 
 
-class WeightsFormatError(ValueError):
+class WeightsFormatError(ExNihiloError, ValueError):
     """The file does not hold a vision transformer's weights."""
 
 

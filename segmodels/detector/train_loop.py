@@ -13,8 +13,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from kernels.errors import ExNihiloError
 
-class NonFiniteLossError(RuntimeError):
+
+class NonFiniteLossError(ExNihiloError, RuntimeError):
     """Training diverged: the loss is infinite or not a number."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kernels.errors import ExNihiloError
 from segmodels.backbones.weights import weights_digest
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.networks import Network, start_from
@@ -23,7 +24,7 @@ from segmodels.formats.atomic import replacing
 _FORMAT = "exnihilo-dino-4"
 
 
-class CheckpointMismatchError(ValueError):
+class CheckpointMismatchError(ExNihiloError, ValueError):
     """A checkpoint belongs to a run with other settings, photographs, maps or start."""
 
 

@@ -2,8 +2,10 @@
 
 from enum import StrEnum
 
+from kernels.errors import ExNihiloError
 
-class InputError(ValueError):
+
+class InputError(ExNihiloError, ValueError):
     """Input that the user must change; the message is one sentence that says how."""
 
 
@@ -26,7 +28,7 @@ class RejectReason(StrEnum):
     SIZE_MISMATCH = "size_mismatch"
 
 
-class UnreadableImageError(Exception):
+class UnreadableImageError(ExNihiloError):
     """One file that cannot become an image.
 
     Attributes:

@@ -7,10 +7,12 @@ import numpy as np
 import skimage
 from PIL import Image
 
+from kernels.errors import ExNihiloError
+
 FOLDER = Path(skimage.__file__).parent / "data"
 
 
-class MissingPhotographError(FileNotFoundError):
+class MissingPhotographError(ExNihiloError, FileNotFoundError):
     """The installed scikit-image does not carry a photograph that the sample is made of."""
 
 
