@@ -1,6 +1,7 @@
 """Stage segmenter: MMDetection's panoptic model, trained on pseudo labels in its own process."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings, settings_dict
 from assets.stages.store import Store, digest_of, write_atomically
 from segmodels.detector.settings import TrainSettings, config_texts
+from segmodels.engine.lifetime import PARENT_PID
 
 CODE_VERSION = "1"
 TrainConfig = config_for(
@@ -39,7 +41,7 @@ class TrainerLauncher(dg.ConfigurableResource):
         module = ["-m", "assets.detector.segmenter_process", str(request_file)]
         if self.processes == 1:
             return [sys.executable, *module]
-        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(self.processes)]
+        torchrun = ["-m", "segmodels.engine.torchrun", "--nproc-per-node", str(self.processes)]
         return [sys.executable, *torchrun, *module]
 
 
@@ -79,7 +81,7 @@ def segmenter(
             command=trainer.command(folder / REQUEST_FILE),
             cwd=str(Path(__file__).resolve().parents[2]),
             # Threads that spin while they wait make a busy machine twenty times slower.
-            env={"OMP_WAIT_POLICY": "PASSIVE"},
+            env={"OMP_WAIT_POLICY": "PASSIVE", PARENT_PID: str(os.getpid())},
         )
         (folder / REQUEST_FILE).unlink()
         return _losses(folder)

@@ -18,6 +18,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from segmodels.detector.settings import TrainSettings
 from segmodels.detector.training import train_segmenter
 from segmodels.engine.device import resolve_device
+from segmodels.engine.lifetime import end_with_parent
 
 
 def main(request_file: Path) -> None:
@@ -52,4 +53,5 @@ def _report(pipes: PipesContext, progress: Mapping[str, float]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ from segmodels.dino.salient_maps import cached_maps, cut_out_maps, salient_maps
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.trainer import StepReport, Trainer
 from segmodels.engine.distributed import Group, joined
+from segmodels.engine.lifetime import end_with_parent
 
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.jsonl"
@@ -154,6 +155,8 @@ def _tell(
 
 def main() -> None:
     """Parse the command line and run."""
+    if torch.distributed.is_torchelastic_launched():
+        end_with_parent()
     standard = PretrainSettings()
     parser = argparse.ArgumentParser(
         prog="python -m segmodels.dino.pretrain",
