@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 
 from assets.stages.metadata import bar_table, table_metadata
-from assets.stages.partitions import CLUSTERINGS, clustering_of
+from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import finished_shards
@@ -24,7 +24,7 @@ ClusterConfig = config_for(ClusterSettings)
 @dg.asset(
     group_name="clusters",
     deps=["instance_embeddings"],
-    partitions_def=CLUSTERINGS,
+    partitions_def=CLUSTERINGS.definition,
     code_version=CODE_VERSION,
     kinds={"arrow", "zarr"},
 )
@@ -34,7 +34,7 @@ def instance_clusters(
     store: Store,
 ) -> dg.MaterializeResult[None]:
     """k-means over all instances, with the count that the partition key names."""
-    key = clustering_of(context)
+    key = CLUSTERINGS.key_of(context)
     stage = store.stage("instance_clusters", str(key))
     settings = resolve_settings(config, ClusterSettings, stage)
     upstream = store.stage("instance_embeddings").require()

@@ -10,9 +10,9 @@ import pyarrow as pa
 from pydantic import Field
 
 from assets.stages.metadata import image_sheet, table_metadata
-from assets.stages.partitions import require_clustering_if_partitioned
+from assets.stages.partitions import require_partitions
 from assets.stages.run import materialise, result
-from assets.stages.settings import StageConfig, read_remembered
+from assets.stages.settings import StageConfig, given_settings, read_remembered
 from assets.stages.store import Store, Version, digest_of, write_atomically
 from segmodels.datasets.sources import (
     ImageSource,
@@ -97,11 +97,11 @@ def images(
     context: dg.AssetExecutionContext, config: ImagesConfig, store: Store, inputs: InputPaths
 ) -> dg.MaterializeResult[None]:
     """The table of all images that can be read, and of those that cannot."""
-    require_clustering_if_partitioned(context)
+    require_partitions(context)
     stage = store.stage("images")
     log = context.log.info
     try:
-        settings = _settings(config, read_remembered(stage), inputs)
+        settings = _settings(given_settings(config, stage), read_remembered(stage), inputs)
         sources = _sources(settings, stage.path.parent, log)
         digest = digest_of(CODE_VERSION, settings, sources, fingerprint_sources(sources))
         previous = stage.current()
@@ -129,19 +129,19 @@ def images(
 
 
 def _settings(
-    config: ImagesConfig, remembered: dict[str, Any], inputs: InputPaths
+    given: dict[str, Any], remembered: dict[str, Any], inputs: InputPaths
 ) -> ImagesSettings:
     """Where images come from: this run's config, else the environment, else the last run."""
-    given = config.given()
+    named = given.get("sources")
     old_sources = [ImageSource(**source) for source in remembered.pop("sources", ())]
-    if config.sources is not None:
-        given["sources"] = tuple(ImageSource(**dict(source)) for source in config.sources)
-    elif inputs.images and not config.sample:
+    if named is not None:
+        given["sources"] = tuple(ImageSource(**dict(source)) for source in named)
+    elif inputs.images and not given.get("sample"):
         given["sources"] = tuple(sources_from_paths(inputs.images, inputs.annotations))
     else:
         given["sources"] = tuple(old_sources)
-    if config.sample is None and (config.sources is not None or inputs.images):
-        given["sample"] = False
+    if named is not None or inputs.images:
+        given.setdefault("sample", False)
     return ImagesSettings(**(remembered | given))
 
 

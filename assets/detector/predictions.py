@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from assets.data.images import identity_of, read_images
 from assets.detector.segmenter import TrainerLauncher
-from assets.stages.partitions import CLUSTERINGS, clustering_of
+from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
@@ -26,7 +26,7 @@ SHOWN_WITHOUT_VAL = 100
 @dg.asset(
     group_name="evaluation",
     deps=["images", "segmenter"],
-    partitions_def=CLUSTERINGS,
+    partitions_def=CLUSTERINGS.definition,
     code_version=CODE_VERSION,
     kinds={"pytorch"},
     pool="gpu",
@@ -38,7 +38,7 @@ def predictions(
     trainer: TrainerLauncher,
 ) -> dg.MaterializeResult[None]:
     """Panoptic and instance predictions on the val images, or on some where there is no val."""
-    key = clustering_of(context)
+    key = CLUSTERINGS.key_of(context)
     stage = store.stage("predictions", str(key))
     choices = resolve_settings(config, PredictionChoices, stage)
     model = store.stage("segmenter", str(key)).require()

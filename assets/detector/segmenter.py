@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets.stages.metadata import curve
-from assets.stages.partitions import CLUSTERINGS, clustering_of
+from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings, settings_dict
 from assets.stages.store import Store, digest_of, write_atomically
@@ -48,7 +48,7 @@ class TrainerLauncher(dg.ConfigurableResource):
 @dg.asset(
     group_name="model",
     deps=["images", "pseudo_labels"],
-    partitions_def=CLUSTERINGS,
+    partitions_def=CLUSTERINGS.definition,
     code_version=CODE_VERSION,
     kinds={"pytorch"},
     pool="gpu",
@@ -61,7 +61,7 @@ def segmenter(
     pipes: dg.PipesSubprocessClient,
 ) -> dg.MaterializeResult[None]:
     """PanopticFPN with cascade heads: things are clusters, stuff are STEGO clusters and "thing"."""
-    key = clustering_of(context)
+    key = CLUSTERINGS.key_of(context)
     stage = store.stage("segmenter", str(key))
     settings = resolve_settings(config, TrainSettings, stage)
     labels = store.stage("pseudo_labels", str(key)).require()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from assets.data.images import dataset_sources, read_images
 from assets.detector.predictions import predicted_images
 from assets.stages.metadata import picture
-from assets.stages.partitions import CLUSTERINGS, clustering_of
+from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.shards import finished_shards
 from assets.stages.store import Store, Version, digest_of, write_atomically
@@ -52,13 +52,13 @@ class EvaluationSettings:
         "pseudo_labels",
         "predictions",
     ],
-    partitions_def=CLUSTERINGS,
+    partitions_def=CLUSTERINGS.definition,
     code_version=CODE_VERSION,
     kinds={"arrow"},
 )
 def evaluation(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
     """Scores under every protocol, and the report; without ground truth, statistics and pictures."""
-    key = str(clustering_of(context))
+    key = str(CLUSTERINGS.key_of(context))
     stage = store.stage("evaluation", key)
     upstream = upstream_versions(store, key)
 

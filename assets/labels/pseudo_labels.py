@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.data.images import identity_of, train_images
 from assets.stages.metadata import label_sheet, table_metadata
-from assets.stages.partitions import CLUSTERINGS, clustering_of
+from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import finished_shards
@@ -26,7 +26,7 @@ LabelConfig = config_for(
 @dg.asset(
     group_name="labels",
     deps=["images", "thing_masks", "instance_clusters", "stuff_model", "stuff_segments"],
-    partitions_def=CLUSTERINGS,
+    partitions_def=CLUSTERINGS.definition,
     code_version=CODE_VERSION,
     kinds={"arrow"},
 )
@@ -36,7 +36,7 @@ def pseudo_labels(
     store: Store,
 ) -> dg.MaterializeResult[None]:
     """Panoptic pseudo labels of the training images (U2Seg eq. 5)."""
-    key = clustering_of(context)
+    key = CLUSTERINGS.key_of(context)
     stage = store.stage("pseudo_labels", str(key))
     settings = resolve_settings(config, LabelSettings, stage)
     table = train_images(store)

@@ -6,10 +6,17 @@ from typing import Any
 
 import dagster as dg
 
+from assets.stages.locks import gpu_locked
+from assets.stages.manifest import DamagedResultError, verify
 from assets.stages.settings import remember
 from assets.stages.store import StageFolder, Version
 
 Metadata = Mapping[str, Any]
+
+
+def never() -> bool:
+    """For stages that compute on the CPU alone."""
+    return False
 
 
 def materialise(
@@ -20,6 +27,7 @@ def materialise(
     log: Callable[[str], None],
     *,
     resumable: bool = False,
+    on_gpu: Callable[[], bool] = never,
 ) -> Version:
     """Run `compute(folder)` unless the store already holds the answer to the same question.
 
@@ -28,16 +36,23 @@ def materialise(
         settings: the stage's settings dataclass, kept for the stage's next run.
         compute: fills the folder and returns a JSON-able summary (counts).
         resumable: `compute` finds in its folder what an interrupted run left there.
+        on_gpu: whether `compute` needs the GPU to itself; asked only where something is computed.
     """
-    current = stage.current()
-    if current is not None and current.digest == digest:
-        log(f"{stage.name}: nothing changed, keeping {current.folder}")
-        return current
-    open_version = stage.resumable_version if resumable else stage.new_version
-    with open_version(digest) as folder:
-        summary = compute(folder)
-    # Only settings that led to a result are worth repeating.
-    return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
+    with stage.locked(log):
+        current = stage.current()
+        if current is not None and current.digest == digest:
+            try:
+                verify(current.folder, stage.name)
+            except DamagedResultError as error:
+                log(f"{error} (which this run does)")
+            else:
+                log(f"{stage.name}: nothing changed, keeping {current.folder}")
+                return current
+        open_version = stage.resumable_version if resumable else stage.new_version
+        with gpu_locked(on_gpu(), stage.run, log), open_version(digest) as folder:
+            summary = compute(folder)
+        # Only settings that led to a result are worth repeating.
+        return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
 
 
 def result(version: Version, metadata: Metadata) -> dg.MaterializeResult[None]:

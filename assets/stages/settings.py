@@ -1,6 +1,7 @@
 """Stage settings: typed in Dagster's run config, kept as frozen dataclasses below it.
 
-A field that is left out keeps the value of the stage's last run in the same dataset, else the
+A field is set by the stage's own config (`ops`), or by the dataset's `stages`, which serve every
+job. One that is left out keeps the value of the stage's last run in the same dataset, else the
 dataclass's default. Re-materialising one stage from the UI therefore repeats the settings that
 its neighbours were made with, instead of silently returning to the defaults.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
-from pydantic import Field, create_model
+from pydantic import Field, ValidationError, create_model
 
 from assets.stages.store import StageFolder, write_atomically
 
@@ -78,7 +79,7 @@ def _config_type(hint: Any) -> Any:
 def resolve_settings(
     config: StageConfig, settings_class: type[Settings], stage: StageFolder
 ) -> Settings:
-    """Merge defaults, what the dataset remembers of this stage, and what the run config names.
+    """Merge defaults, what the dataset remembers of this stage, and what the run names.
 
     Raises:
         dg.Failure: a value has no meaning for the stage; the message is the settings' own.
@@ -86,7 +87,7 @@ def resolve_settings(
     remembered = read_remembered(stage)
     known = {field.name for field in _configurable(settings_class)}
     merged = {name: value for name, value in remembered.items() if name in known}
-    merged |= config.given()
+    merged |= given_settings(config, stage)
     hints = typing.get_type_hints(settings_class)
     values = {name: _from_config(hints[name], value) for name, value in merged.items()}
     for name, value in values.items():
@@ -95,6 +96,26 @@ def resolve_settings(
         return settings_class(**values)
     except (TypeError, ValueError) as error:
         raise dg.Failure(f"config of {stage.name}: {error}") from error
+
+
+def given_settings(config: StageConfig, stage: StageFolder) -> dict[str, Any]:
+    """The fields that a run names: under the dataset's `stages`, or in the stage's own config.
+
+    Raises:
+        dg.Failure: `stages` names a field that the stage does not have, or a value of wrong type.
+    """
+    place = f"resources.dataset.config.stages.{stage.name}"
+    known = type(config).model_fields
+    for name in stage.given:
+        if name not in known:
+            raise dg.Failure(f"{place}.{name}: {stage.name} has {', '.join(known)}")
+    try:
+        named = type(config)(**stage.given)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, (place, *fault["loc"])))
+        raise dg.Failure(f"{where}: {fault['msg']}, got {fault['input']!r}") from error
+    return named.given() | config.given()
 
 
 def _from_config(hint: Any, value: Any) -> Any:

@@ -14,8 +14,18 @@ from typing import Any, Literal
 import dagster as dg
 import pyarrow as pa
 
+from assets.stages.locks import gpu_locked
+from assets.stages.manifest import DamagedResultError, verify
+from assets.stages.run import never
 from assets.stages.settings import remember
-from assets.stages.store import MissingStageError, StageFolder, Version, digest_of
+from assets.stages.store import (
+    MissingStageError,
+    StageFolder,
+    Version,
+    digest_of,
+    finished_folder,
+)
+from segmodels.engine.lifetime import end_with_parent
 from segmodels.formats.arrow import read_table
 
 Summary = dict[str, float]
@@ -62,10 +72,16 @@ class ShardSet:
 
 
 def finished_shards(version: Version) -> ShardSet:
-    """The shards that a version of a sharded stage is made of."""
+    """The shards that a version of a sharded stage is made of, their files verified.
+
+    Raises:
+        DamagedResultError: a shard has lost a file; the message names it.
+    """
     names: dict[str, str] = version.summary["shards"]
     # A pointer that was read back has its keys in the order of their text: 0, 1, 10, 2.
     folders = {shard: version.folder / names[str(shard)] for shard in sorted(map(int, names))}
+    for folder in folders.values():
+        verify(folder, version.stage)
     digests = {shard: folder.name.split("-")[1] for shard, folder in folders.items()}
     return ShardSet(folders, digests)
 
@@ -86,7 +102,10 @@ class ShardRunner(dg.ConfigurableResource):
         # Spawn, as a fork after CUDA or OpenMP has started is not safe.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            min(workers, len(tasks)), mp_context=context, initializer=_one_thread_each
+            min(workers, len(tasks)),
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
         ) as pool:
             futures = {pool.submit(compute_shard, task, root): task for task in tasks}
             try:
@@ -97,7 +116,8 @@ class ShardRunner(dg.ConfigurableResource):
                 raise
 
 
-def _one_thread_each() -> None:
+def _start_worker(parent: int) -> None:
+    end_with_parent(parent)
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
@@ -111,18 +131,9 @@ def shard_name(task: ShardTask) -> str:
 
 def compute_shard(task: ShardTask, root: Path) -> Summary:
     """Compute one shard under a temporary name and make it visible by one rename."""
-    final = root / shard_name(task)
-    temporary = root / f".tmp-{final.name}-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        summary = task.function(task.arguments, temporary)
-        (temporary / "summary.json").write_text(json.dumps(summary, sort_keys=True))
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with finished_folder(root / shard_name(task)) as folder:
+        summary = task.function(task.arguments, folder)
+        (folder / "summary.json").write_text(json.dumps(summary, sort_keys=True))
     return summary
 
 
@@ -134,40 +145,62 @@ def materialise_shards(
     settings: object,
     log: Callable[[str], None],
     facts: Mapping[str, Any] | None = None,
+    on_gpu: Callable[[], bool] = never,
 ) -> tuple[Version, int]:
     """Bring a sharded stage up to date.
 
-    Shards whose input digest is already there are kept; the others are computed; shards of an
-    older question are removed once the new set is complete. `facts` join the version's summary.
+    Shards whose input digest is already there, with all their files, are kept; the others are
+    computed; shards of an older question are removed once the new set is complete. `facts` join
+    the version's summary. `on_gpu` says whether shards need the GPU to themselves.
 
     Returns:
         The current version and the number of shards that were computed.
     """
     root = stage.path / "shards"
     root.mkdir(parents=True, exist_ok=True)
-    missing = [task for task in tasks if not (root / shard_name(task)).exists()]
-    kept = len(tasks) - len(missing)
-    log(f"{stage.name}: {len(tasks)} shards, {kept} already there, {len(missing)} to compute")
+    with stage.locked(log):
+        missing = [task for task in tasks if not _is_finished(stage, root / shard_name(task), log)]
+        kept = len(tasks) - len(missing)
+        log(f"{stage.name}: {len(tasks)} shards, {kept} already there, {len(missing)} to compute")
+        if missing:
+            with gpu_locked(on_gpu(), stage.run, log):
+                _compute(stage, missing, runner, log)
+        names = {str(task.shard): shard_name(task) for task in tasks}
+        totals = _totals([root / name for name in names.values()])
+        version = stage.point_to(
+            digest_of(sorted(names.items())),
+            settings=remember(stage, settings),
+            summary={"shards": names, "totals": totals, **(facts or {})},
+            folder="shards",
+        )
+        for folder in root.iterdir():
+            if folder.name not in set(names.values()):
+                shutil.rmtree(folder, ignore_errors=True)
+    return version, len(missing)
+
+
+def _is_finished(stage: StageFolder, folder: Path, log: Callable[[str], None]) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        verify(folder, stage.name)
+    except DamagedResultError as error:
+        log(f"{error} (which this run does)")
+        return False
+    return True
+
+
+def _compute(
+    stage: StageFolder, tasks: Sequence[ShardTask], runner: ShardRunner, log: Callable[[str], None]
+) -> None:
     started = time.monotonic()
-    for done, (task, summary) in enumerate(runner.run(missing, root), start=1):
-        left = (time.monotonic() - started) / done * (len(missing) - done)
+    for done, (task, summary) in enumerate(runner.run(tasks, stage.path / "shards"), start=1):
+        left = (time.monotonic() - started) / done * (len(tasks) - done)
         counts = ", ".join(f"{name} {value:g}" for name, value in summary.items())
         log(
-            f"{stage.name}: shard {task.shard} finished ({done} of {len(missing)}; {counts}); "
+            f"{stage.name}: shard {task.shard} finished ({done} of {len(tasks)}; {counts}); "
             f"about {left:.0f} s left"
         )
-    names = {str(task.shard): shard_name(task) for task in tasks}
-    totals = _totals([root / name for name in names.values()])
-    version = stage.point_to(
-        digest_of(sorted(names.items())),
-        settings=remember(stage, settings),
-        summary={"shards": names, "totals": totals, **(facts or {})},
-        folder="shards",
-    )
-    for folder in root.iterdir():
-        if folder.name not in set(names.values()):
-            shutil.rmtree(folder, ignore_errors=True)
-    return version, len(missing)
 
 
 def _totals(folders: Sequence[Path]) -> Summary:

@@ -7,23 +7,30 @@ Layout under `<root>/<dataset>/`:
     <stage>/shards/<id>-<digest>/           one finished shard of a sharded stage
 
 A version's digest is that of its inputs, settings and code version, so the same question finds
-its old answer, and a killed run leaves only a `.tmp-` folder that nobody reads.
+its old answer. A finished folder lists its files in `manifest.txt`. A killed run leaves only a
+`.tmp-` folder, which the stage's next run removes.
 """
 
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field, PrivateAttr, create_model
 
+from assets.stages.locks import locked
+from assets.stages.manifest import DamagedResultError, verify, write_manifest
 from kernels.errors import ExNihiloError
+from segmodels.engine.lifetime import end_with_parent
+from segmodels.formats.atomic import replacing
 
 DIGEST_CHARS = 16
 
@@ -50,6 +57,7 @@ def _jsonable(value: object) -> object:
 class Version:
     """One finished result of a stage."""
 
+    stage: str
     digest: str
     folder: Path
     settings: dict[str, Any]
@@ -58,11 +66,21 @@ class Version:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """The place of one stage (and one partition of it) in the store."""
+    """The folder of one stage (and one partition of it) in the store.
+
+    Attributes:
+        name: of the stage.
+        dataset: whose results it holds.
+        path: the folder.
+        given: settings that the run config names for this stage.
+        run: who works here, for those who wait.
+    """
 
     name: str
     dataset: str
     path: Path
+    given: Mapping[str, Any] = field(default_factory=dict)
+    run: str = "a run"
 
     @property
     def pointer(self) -> Path:
@@ -70,20 +88,32 @@ class StageFolder:
         return self.path / "current.json"
 
     def current(self) -> Version | None:
-        """The current version, or None where the stage has never finished."""
+        """The current version as its pointer says, None where the stage has never finished.
+
+        Raises:
+            DamagedResultError: the pointer cannot be read.
+        """
         if not self.pointer.exists():
             return None
-        record = json.loads(self.pointer.read_text())
-        folder = self.path / record["folder"]
-        if not folder.exists():
-            return None
-        return Version(record["digest"], folder, record["settings"], record["summary"])
+        try:
+            record = json.loads(self.pointer.read_text())
+            folder = self.path / record["folder"]
+            version = Version(
+                self.name, record["digest"], folder, record["settings"], record["summary"]
+            )
+        except (ValueError, LookupError, TypeError) as error:
+            raise DamagedResultError(
+                f"{self.pointer} is damaged: delete it and materialise {self.name} again; finished "
+                "shards are kept"
+            ) from error
+        return version if folder.exists() else None
 
     def require(self) -> Version:
-        """The current version.
+        """The current version, its files verified.
 
         Raises:
             MissingStageError: the stage has not been materialised; the message says what to do.
+            DamagedResultError: it has lost a file; the message names it.
         """
         version = self.current()
         if version is None:
@@ -91,20 +121,25 @@ class StageFolder:
                 f"{self.name} has no result for dataset {self.dataset!r} under {self.path}: "
                 f"materialise {self.name} (or run the job u2seg) first"
             )
+        # A sharded stage's folder holds its shards, each with a manifest of its own.
+        if version.folder.name == f"v-{version.digest}":
+            verify(version.folder, self.name)
         return version
+
+    @contextmanager
+    def locked(self, log: Callable[[str], None]) -> Iterator[None]:
+        """Hold this folder against other runs, and remove what dead ones left in it."""
+        what = f"{self.path.relative_to(self.path.parents[1])} of dataset {self.dataset}"
+        with locked(self.path / ".lock", what, self.run, log):
+            for left in [*self.path.glob(".tmp-*"), *self.path.glob("shards/.tmp-*")]:
+                shutil.rmtree(left, ignore_errors=True)
+            yield
 
     @contextmanager
     def new_version(self, digest: str) -> Iterator[Path]:
         """A temporary folder that becomes `v-<digest>` when the block ends without an error."""
-        temporary = self.path / f".tmp-{digest}-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        with finished_folder(self.path / f"v-{digest}") as temporary:
             yield temporary
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        self._finish(temporary, digest)
 
     @contextmanager
     def resumable_version(self, digest: str) -> Iterator[Path]:
@@ -115,13 +150,7 @@ class StageFolder:
         unfinished = self.path / f".unfinished-{digest}"
         unfinished.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        self._finish(unfinished, digest)
-
-    def _finish(self, temporary: Path, digest: str) -> None:
-        final = self.path / f"v-{digest}"
-        # A folder of this name can only be a finished version that lost its pointer.
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        _finish(unfinished, self.path / f"v-{digest}")
 
     def point_to(
         self,
@@ -143,21 +172,58 @@ class StageFolder:
         for other in [*self.path.glob("v-*"), *self.path.glob(".unfinished-*")]:
             if other.name != name:
                 shutil.rmtree(other, ignore_errors=True)
-        return Version(digest, self.path / name, dict(settings), dict(summary))
+        return Version(self.name, digest, self.path / name, dict(settings), dict(summary))
+
+
+@contextmanager
+def finished_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `final`, with its manifest, when the block ends well."""
+    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _finish(temporary, final)
+
+
+def _finish(temporary: Path, final: Path) -> None:
+    write_manifest(temporary)
+    # A folder of this name is damaged, or a finished version that lost its pointer.
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """Write a text file so that a reader sees the old content or the new, never a part.
+
+    A file that holds this text already is left alone.
+    """
+    if path.exists() and path.read_text() == text:
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 class Dataset(dg.ConfigurableResource):
-    """The dataset that a run works on; a resource of its own, so that a run config names it alone."""
+    """The dataset that a run works on.
+
+    Attributes:
+        name: a folder of the store.
+        stages: settings by stage. Unlike `ops`, they serve every job: each reads its own stages'.
+    """
 
     name: str
+    stages: dict[str, Any] = Field(default={})
+
+
+def dataset_of_stages(names: list[str]) -> type[Dataset]:
+    """The dataset resource whose `stages` may name these stages and no others."""
+    fields: dict[str, Any] = {name: (dict[str, Any], Field(default={})) for name in names}
+    settings = create_model("StageSettings", __base__=dg.Config, **fields)
+    return create_model("Dataset", __base__=Dataset, stages=(settings, settings()))
 
 
 class Store(dg.ConfigurableResource):
@@ -165,8 +231,24 @@ class Store(dg.ConfigurableResource):
 
     root: str
     dataset: dg.ResourceDependency[Dataset]
+    _run: str = PrivateAttr(default="a run")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Learn which run this is; a step's own process ends with the process of its run."""
+        if multiprocessing.parent_process() is not None:
+            end_with_parent()
+        if context.run_id is not None:
+            self._run = f"run {context.run_id[:8]}"
 
     def stage(self, name: str, partition: str | None = None) -> StageFolder:
-        """The folder of a stage, of one clustering where the stage is partitioned."""
-        path = Path(self.root).expanduser().resolve() / self.dataset.name / name
-        return StageFolder(name, self.dataset.name, path / partition if partition else path)
+        """The folder of a stage, of one partition where the stage is partitioned.
+
+        Raises:
+            ValueError: the dataset's name is no plain folder name.
+        """
+        dataset = self.dataset.name
+        if Path(dataset).name != dataset or dataset in {"", ".", ".."}:
+            raise ValueError(f"a dataset's name is a folder in the store, got {dataset!r}")
+        path = Path(self.root).expanduser().resolve() / dataset / name
+        given = dict(self.dataset.stages).get(name, {})
+        return StageFolder(name, dataset, path / partition if partition else path, given, self._run)

@@ -3,17 +3,17 @@
 import dagster as dg
 import pytest
 
-from assets.stages.partitions import CLUSTERINGS, clustering_of, require_clustering_if_partitioned
+from assets.stages.partitions import CLUSTERINGS, require_partitions
 
 
 @dg.asset
 def first(context: dg.AssetExecutionContext) -> None:
-    require_clustering_if_partitioned(context)
+    require_partitions(context)
 
 
-@dg.asset(deps=[first], partitions_def=CLUSTERINGS)
+@dg.asset(deps=[first], partitions_def=CLUSTERINGS.definition)
 def second(context: dg.AssetExecutionContext) -> None:
-    context.log.info(str(clustering_of(context)))
+    context.log.info(str(CLUSTERINGS.key_of(context)))
 
 
 def job():

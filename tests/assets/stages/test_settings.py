@@ -52,6 +52,29 @@ def test_a_stage_remembers_its_settings_for_every_partition(stage, tmp_path):
     assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
 
 
+def stage_given(tmp_path, **given):
+    dataset = Dataset(name="birds", stages={"things": given, "others": {"size": 1}})
+    return Store(root=str(tmp_path), dataset=dataset).stage("things")
+
+
+def test_a_run_config_may_name_settings_of_all_stages_at_once(tmp_path, stage):
+    remember(stage, ThingSettings(size=240, tau=0.1))
+    given = stage_given(tmp_path, tau=0.3, sides=[64])
+    settings = resolve_settings(ThingConfig(), ThingSettings, given)
+    assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
+    # The stage's own config is the nearest.
+    assert resolve_settings(ThingConfig(tau=0.4), ThingSettings, given).tau == 0.4
+
+
+@pytest.mark.parametrize(
+    ("given", "place"), [({"sise": 3}, "things.sise"), ({"size": "large"}, "things.size")]
+)
+def test_a_wrong_field_or_type_is_named_with_its_place(tmp_path, given, place):
+    with pytest.raises(dg.Failure) as failure:
+        resolve_settings(ThingConfig(), ThingSettings, stage_given(tmp_path, **given))
+    assert failure.value.description.startswith(f"resources.dataset.config.stages.{place}: ")
+
+
 def test_bad_values_fail_with_the_settings_own_sentence(stage):
     with pytest.raises(dg.Failure) as failure:
         resolve_settings(ThingConfig(size=0), ThingSettings, stage)

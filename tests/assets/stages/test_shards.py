@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from assets.stages.manifest import DamagedResultError
 from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stages.store import Dataset, MissingStageError, Store, digest_of
 
@@ -99,6 +100,19 @@ def test_a_shard_that_is_not_there_yet_names_the_stage_to_run(stage):
     finished_shards(version).require([0, 1], "squares")
     with pytest.raises(MissingStageError, match=r"squares lacks the shards \[2\]"):
         finished_shards(version).require([0, 1, 2], "squares")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("1")])
+def test_a_shard_that_lost_a_file_is_an_error_to_readers_and_mended_by_its_stage(stage, damage):
+    version, _, _ = run(stage, [12, 13])
+    (square,) = version.folder.glob("00001-*/square.txt")
+    damage(square)
+    with pytest.raises(DamagedResultError, match=r"square\.txt .* materialise squares again"):
+        finished_shards(stage.require())
+    version, computed, lines = run(stage, [12, 13])
+    assert computed == 1
+    assert "square.txt" in lines[0]
+    assert contents(version) == {0: "144", 1: "169"}
 
 
 def test_worker_processes_give_the_same_result(stage, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from assets.stages.manifest import DamagedResultError
 from assets.stages.store import Dataset, MissingStageError, Store, digest_of, write_atomically
 
 
@@ -87,6 +88,39 @@ def test_partitions_and_datasets_lie_side_by_side(store, tmp_path):
         for key in ("k0030", "k0060")
     ]
     assert texts == ["30", "60"]
+
+
+def test_a_version_that_lost_a_file_is_an_error_that_names_it(store):
+    stage = store.stage("images")
+    version = publish(stage, "aaaa", "whole")
+    (version.folder / "answer.txt").write_text("wh")
+    with pytest.raises(DamagedResultError, match=r"answer\.txt has 2 bytes instead of 5"):
+        stage.require()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "aaaa"}'])
+def test_a_damaged_pointer_is_an_error_that_says_what_to_do(store, text):
+    stage = store.stage("images")
+    publish(stage, "aaaa", "whole")
+    stage.pointer.write_text(text)
+    with pytest.raises(DamagedResultError, match=r"current\.json is damaged: delete it"):
+        stage.current()
+
+
+def test_who_locks_a_stage_removes_what_dead_runs_left(store):
+    stage = store.stage("features")
+    for left in (".tmp-v-aaaa-17", "shards/.tmp-00001-bbbb-18"):
+        (stage.path / left).mkdir(parents=True)
+    (stage.path / ".unfinished-cccc").mkdir()
+    with stage.locked(print):
+        names = {path.name for path in stage.path.rglob("*")}
+    assert names == {"shards", ".unfinished-cccc", ".lock", ".lock.holder"}
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "..", "", "/etc"])
+def test_a_dataset_cannot_leave_the_store(tmp_path, name):
+    with pytest.raises(ValueError, match="folder in the store"):
+        Store(root=str(tmp_path), dataset=Dataset(name=name)).stage("images")
 
 
 def test_a_pointer_to_a_removed_folder_counts_as_missing(store):
