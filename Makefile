@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
 # Threads that spin while they wait make a busy machine many times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Dagster says of its own commands that others replace them.
+export PYTHONWARNINGS := ignore:Function
 ifdef IMAGES
-export EXNIHILO_IMAGES := $(abspath $(IMAGES))
+export EXNIHILO_IMAGES := $(IMAGES)
 endif
 ifdef DATASET
 export EXNIHILO_DATASET := $(DATASET)
@@ -19,7 +21,8 @@ endif
 
 CLUSTERS ?= $(if $(IMAGES),30,12)
 CONFIG ?= pipelines/configs/$(if $(IMAGES),folder,sample).yaml
-KEY = $(shell printf 'k%04d' $(CLUSTERS))
+KEY = $(if $(shell echo '$(CLUSTERS)' | grep -E '^[1-9][0-9]*$$'),$(shell printf 'k%04d' \
+  '$(CLUSTERS)'),$(error CLUSTERS must be a whole number above 0, got $(CLUSTERS)))
 
 .PHONY: run test test-all lint ui bench clean help
 
@@ -39,9 +42,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	@touch $@
 
 run: $(VENV)/installed ## the whole chain: on the embedded sample, or IMAGES=folder ANNOTATIONS=json CLUSTERS=300
-	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c $(CONFIG) \
+	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c '$(CONFIG)' \
 	  --tags '{"dagster/partition": "$(KEY)"}'
-	@$(BIN)/python -m pipelines.show --clustering $(KEY)
+	@$(BIN)/python -m pipelines.show --clustering $(KEY) --config '$(CONFIG)'
 
 test: $(VENV)/installed-dev ## lint, types, rooms and tests
 	$(BIN)/ruff check .
@@ -64,4 +67,4 @@ bench: $(VENV)/installed-bench ## benchmarks, as tables; BENCH="crf --quick" for
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## remove results and Dagster's history, keep the environment
-	rm -rf store .dagster
+	rm -rf store history schedules storage

@@ -1,5 +1,7 @@
 """The one Definitions object: every asset, job, schedule, sensor and resource, by name."""
 
+import warnings
+
 import dagster as dg
 
 from assets.backbones.checks import CHECKS
@@ -16,18 +18,41 @@ from assets.masks.instance_embeddings import instance_embeddings
 from assets.masks.maskcut_masks import maskcut_masks
 from assets.masks.thing_masks import thing_masks
 from assets.stages.shards import ShardRunner
-from assets.stages.store import Dataset, Store
+from assets.stages.store import Store, dataset_of_stages
 from assets.stuff.stuff_features import stuff_features
 from assets.stuff.stuff_model import stuff_model
 from assets.stuff.stuff_segments import stuff_segments
+from pipelines.executor import run_executor
 from pipelines.jobs import u2seg, upkeep
 from pipelines.schedules import nightly_recluster
-from pipelines.sensors import new_images
+from pipelines.sensors import dead_runs, new_images
 from pipelines.settings import ROOT, read_settings
 
+ASSETS = [
+    images,
+    dino_backbone,
+    dino_features,
+    maskcut_masks,
+    cutler_masks,
+    thing_masks,
+    instance_embeddings,
+    instance_clusters,
+    stuff_features,
+    stuff_model,
+    stuff_segments,
+    pseudo_labels,
+    segmenter,
+    predictions,
+    evaluation,
+]
+
+# Dagster's Pipes call a hook of Dagster's own that is marked as a preview.
+warnings.filterwarnings("ignore", ".*expected_writer_count", dg.PreviewWarning)
+
 settings = read_settings()
+stages = [asset.key.to_user_string() for asset in ASSETS]
 # Configured at launch, so that the store follows the dataset that a run config names.
-dataset = Dataset.configure_at_launch(name=settings.dataset)
+dataset = dataset_of_stages(stages).configure_at_launch(name=settings.dataset)
 
 if not settings.dagster_home:
     dg.get_dagster_logger().warning(
@@ -35,27 +60,12 @@ if not settings.dagster_home:
     )
 
 defs = dg.Definitions(
-    assets=[
-        images,
-        dino_backbone,
-        dino_features,
-        maskcut_masks,
-        cutler_masks,
-        thing_masks,
-        instance_embeddings,
-        instance_clusters,
-        stuff_features,
-        stuff_model,
-        stuff_segments,
-        pseudo_labels,
-        segmenter,
-        predictions,
-        evaluation,
-    ],
+    assets=ASSETS,
     asset_checks=CHECKS,
     jobs=[*u2seg.JOBS, *upkeep.JOBS],
     schedules=[nightly_recluster],
-    sensors=[new_images],
+    sensors=[new_images, dead_runs],
+    executor=run_executor,
     resources={
         "dataset": dataset,
         "store": Store(root=str(settings.store), dataset=dataset),

@@ -1,7 +1,8 @@
-"""The sensor that sees new photographs."""
+"""Sensors: new images, and runs that died."""
 
 import dagster as dg
 
+from assets.stages.runs import end_dead_runs
 from assets.stages.settings import read_remembered
 from assets.stages.store import Store
 from pipelines.jobs.u2seg import discover
@@ -25,3 +26,16 @@ def new_images(context: dg.SensorEvaluationContext, store: Store) -> dg.RunReque
         return dg.SkipReason("no image has changed")
     context.update_cursor(fingerprint)
     return dg.RunRequest(run_key=fingerprint)
+
+
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    job=discover,
+)
+def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Mark runs whose process is gone as failed: they would hold back every queued run."""
+    ended: list[str] = []
+    end_dead_runs(context.instance, ended.append)
+    return dg.SkipReason("; ".join(ended) or "every unfinished run has its process")

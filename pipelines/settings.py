@@ -47,15 +47,21 @@ def read_settings() -> Settings:
         raise ValueError(
             f"EXNIHILO_COUNTS must be whole numbers joined by commas, got {counts!r}"
         ) from None
-    images = os.environ.get("EXNIHILO_IMAGES", "")
+    images = _absolute(os.environ.get("EXNIHILO_IMAGES", ""))
     return Settings(
-        store=Path(os.environ.get("EXNIHILO_STORE") or ROOT / "store"),
+        store=Path(os.environ.get("EXNIHILO_STORE") or ROOT / "store").expanduser().resolve(),
         dataset=os.environ.get("EXNIHILO_DATASET")
-        or (Path(images).expanduser().resolve().stem if images else "sample"),
+        or (Path(images.split(os.pathsep)[0]).stem if images else "sample"),
         images=images,
-        annotations=os.environ.get("EXNIHILO_ANNOTATIONS", ""),
+        annotations=_absolute(os.environ.get("EXNIHILO_ANNOTATIONS", "")),
         backbone_cache=Path(os.environ.get("EXNIHILO_CACHE") or Path.home() / ".cache/exnihilo"),
         engine=os.environ.get("EXNIHILO_ENGINE") or "processes",
         recluster_counts=recluster_counts,
         dagster_home=os.environ.get("DAGSTER_HOME", ""),
     )
+
+
+def _absolute(paths: str) -> str:
+    """Paths joined by ":", each made absolute; `~` is the home folder."""
+    parts = [part for part in paths.split(os.pathsep) if part]
+    return os.pathsep.join(str(Path(part).expanduser().resolve()) for part in parts)

@@ -3,9 +3,10 @@
 import dagster as dg
 
 DISCOVER = ["images", "dino_features", "maskcut_masks", "cutler_masks", "thing_masks"]
-EMBED = ["instance_embeddings", "stuff_features", "stuff_model", "stuff_segments"]
-RECLUSTER = ["instance_clusters", "pseudo_labels", "segmenter", "predictions", "evaluation"]
+# What every image needs before it can be clustered and labelled; finished shards are kept.
+EMBED = ["instance_embeddings", "stuff_features", "stuff_segments"]
 TRAIN = ["segmenter", "predictions", "evaluation"]
+RECLUSTER = [*EMBED, "instance_clusters", "pseudo_labels", *TRAIN]
 
 
 def stages_alone(*names: str) -> dg.AssetSelection:
@@ -15,7 +16,7 @@ def stages_alone(*names: str) -> dg.AssetSelection:
 
 u2seg = dg.define_asset_job(
     "u2seg",
-    selection=stages_alone(*DISCOVER, *EMBED, *RECLUSTER),
+    selection=stages_alone(*DISCOVER, "stuff_model", *RECLUSTER),
     description="Everything: from photographs to a scored panoptic model.",
 )
 discover = dg.define_asset_job(
@@ -26,7 +27,7 @@ discover = dg.define_asset_job(
 recluster = dg.define_asset_job(
     "recluster",
     selection=stages_alone(*RECLUSTER),
-    description="One more cluster count on the masks and features that are there.",
+    description="One more cluster count on the thing masks and the stuff model that are there.",
 )
 train_and_evaluate = dg.define_asset_job(
     "train_and_evaluate",

@@ -35,7 +35,7 @@ def add_clusterings(context: dg.OpExecutionContext, config: CountsConfig) -> Non
         keys = [str(ClusteringKey(count)) for count in config.counts]
     except ValueError as error:
         raise dg.Failure(str(error)) from error
-    context.instance.add_dynamic_partitions(str(CLUSTERINGS.name), keys)
+    context.instance.add_dynamic_partitions(CLUSTERINGS.name, keys)
     context.log.info(f"registered {', '.join(keys)}")
 
 

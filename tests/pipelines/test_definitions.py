@@ -67,6 +67,7 @@ def test_jobs_schedule_and_sensor_have_their_pinned_names():
     }
     assert defs.resolve_schedule_def("nightly_recluster").job_name == "recluster"
     assert defs.resolve_sensor_def("new_images").job_name == "discover"
+    assert defs.resolve_sensor_def("dead_runs").default_status == dg.DefaultSensorStatus.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -86,9 +87,24 @@ def test_checks_run_in_the_jobs_that_are_about_them(job, checked):
 
 
 @pytest.mark.parametrize("name", ["sample", "folder", "coco", "imagenet"])
-def test_every_run_config_fits_the_job(name):
+@pytest.mark.parametrize(
+    "job",
+    ["u2seg", "discover", "recluster", "train_and_evaluate", "pretrain_backbone", "check_backbone"],
+)
+def test_one_run_config_serves_the_whole_chain_and_each_of_its_parts(name, job):
     config = yaml.safe_load((ROOT / "pipelines/configs" / f"{name}.yaml").read_text())
-    assert dg.validate_run_config(defs.resolve_job_def("u2seg"), config)
+    assert dg.validate_run_config(defs.resolve_job_def(job), config)
+
+
+def test_settings_of_a_stage_that_does_not_exist_are_refused():
+    config = {"resources": {"dataset": {"config": {"stages": {"thing_mask": {}}}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="thing_mask"):
+        dg.validate_run_config(defs.resolve_job_def("u2seg"), config)
+
+
+def test_reclustering_brings_what_new_images_need_up_to_date():
+    stages = {node.name for node in defs.resolve_job_def("recluster").nodes}
+    assert {"instance_embeddings", "stuff_features", "stuff_segments"} <= stages
 
 
 def test_the_store_follows_the_dataset_that_a_run_config_names(tmp_path):
