@@ -1,8 +1,9 @@
-"""Files that are either whole or absent, however a run ends."""
+"""Files and folders that are either complete or absent, however a run ends."""
 
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,33 +12,64 @@ from typing import Any, TextIO
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well.
+    """Yield a temporary path beside `path`, renamed to `path` if the block succeeds.
 
-    Parent folders are made. A block that raises leaves the old file as it was.
+    Parent folders are created. If the block raises, the old file stays.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp: its private permissions would lock colleagues out of a shared store.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(Path(path))
     try:
         yield temporary
-        temporary.replace(target)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | Path, document: Any) -> None:
-    """Write one small JSON document atomically, in the order of its keys."""
+@contextmanager
+def replacing_folder(path: str | Path, *, keep_existing: bool = False) -> Iterator[Path]:
+    """Yield a new temporary folder beside `path`, renamed to `path` if the block succeeds.
+
+    If the block raises, an old folder at `path` stays. A killed process leaves a folder `.tmp-*`.
+
+    Args:
+        path: The folder to create.
+        keep_existing: A folder that is at `path` when the block ends stays, and the new one is
+            discarded; otherwise the new one replaces it.
+    """
+    target = Path(path)
+    temporary = _temporary(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if not (keep_existing and target.exists()):
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Not mkstemp: its private permissions would lock colleagues out of a shared store.
+    return target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, document: Any) -> None:
+    """Write one small JSON document atomically, keys in their given order."""
+    write_text(path, json.dumps(document))
 
 
 def write_json_object(
     path: str | Path, members: Mapping[str, Mapping[str, Any] | Iterable[Any]]
 ) -> None:
-    """Write a JSON object atomically, its lists item by item.
+    """Write a JSON object atomically, its iterables as lists, item by item.
 
-    Annotations of a million images are never held as Python objects all at once.
+    The annotations of a million images are thus never in memory at once.
     """
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for position, (key, value) in enumerate(members.items()):
@@ -51,7 +83,7 @@ def write_json_object(
 
 
 def write_json_list(path: str | Path, items: Iterable[Any]) -> None:
-    """Write a bare list atomically, item by item."""
+    """Write a JSON list atomically, item by item."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         _write_list(file, items)
         file.write("\n")
