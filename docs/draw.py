@@ -1,10 +1,12 @@
-"""Draw docs/images/graph.svg (assets and partitions) and rooms.svg from the code itself.
+"""Draw docs/images/graph.svg (assets and partitions) and rooms.svg (imports) from the code itself.
 
-Run it after a change of the graph:  python docs/draw.py
+Run it after a change of either:  python docs/draw.py
 """
 
 from html import escape
 from pathlib import Path
+
+import grimp
 
 from pipelines.definitions import defs
 
@@ -19,6 +21,13 @@ COLOURS = {
     "model": "#a33b5c",
     "evaluation": "#2f6f6f",
 }
+ROOM_COLOURS = {
+    "pipelines": "#2f6f6f",
+    "assets": "#3b7a9e",
+    "segmodels": "#b5562c",
+    "kernels": "#7a4f9a",
+}
+ROOM_STEP = 92
 BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 168, 38, 208, 64, 24
 # Things run down the left lane and stuff down the middle one, so that no arrow crosses a box.
 LANES = {"stuff_features": 1, "stuff_model": 1, "stuff_segments": 1, "dino_backbone": 2}
@@ -92,24 +101,55 @@ def graph_svg() -> str:
 
 
 def rooms_svg() -> str:
-    """The four rooms and the one way that imports run."""
-    rooms = [
-        ("pipelines", "what runs when: jobs, schedules, run configs", "#2f6f6f"),
-        ("assets", "one thin file a stage: store, shards, previews", "#3b7a9e"),
-        ("segmodels", "models, training, evaluation, file formats", "#b5562c"),
-        ("kernels", "numerics on arrays: ncut, CRF, k-means, PQ", "#7a4f9a"),
-    ]
+    """The rooms as the code's imports have them: an arrow from a room to those that it imports.
+
+    Arrows that follow from others are left out.
+    """
+    importers = _importers()
+    rows: dict[int, list[str]] = {}
+    for name, row in layers(importers).items():
+        rows.setdefault(row, []).append(name)
+    widest = max(map(len, rows.values()))
+    place = {
+        name: (
+            MARGIN + STEP_X * ((widest - len(names)) / 2 + column),
+            MARGIN + row * ROOM_STEP,
+        )
+        for row, names in rows.items()
+        for column, name in enumerate(sorted(names))
+    }
     parts = []
-    for row, (name, text, colour) in enumerate(rooms):
-        y = MARGIN + row * 76
-        parts.append(_box(name, MARGIN, y, colour, None))
-        parts.append(f'<text class="note" x="{MARGIN + BOX_WIDTH + 16}" y="{y + 25}">{text}</text>')
-        if row:
-            x = MARGIN + BOX_WIDTH / 2
+    for name, own in reduced(importers).items():
+        end_x, end_y = place[name][0] + BOX_WIDTH / 2, place[name][1]
+        for importer in sorted(own):
+            x, y = place[importer][0] + BOX_WIDTH / 2, place[importer][1] + BOX_HEIGHT
+            bend = (end_y - y) / 2
             parts.append(
-                f'<path class="line" marker-end="url(#tip)" d="M{x:g} {y - 36}L{x:g} {y}"/>'
+                f'<path class="line" marker-end="url(#tip)" d="M{x:g} {y:g}C{x:g} {y + bend:g} '
+                f'{end_x:g} {end_y - bend:g} {end_x:g} {end_y:g}"/>'
             )
-    return _svg(560, 2 * MARGIN + 3 * 76 + BOX_HEIGHT, parts)
+    for name, (x, y) in place.items():
+        colour = ROOM_COLOURS.get(name, ROOM_COLOURS["segmodels"])
+        parts.append(_box(name, x, y, colour, None))
+    width = 2 * MARGIN + STEP_X * (widest - 1) + BOX_WIDTH
+    return _svg(width, 2 * MARGIN + ROOM_STEP * max(rows) + BOX_HEIGHT, parts)
+
+
+def _importers() -> dict[str, set[str]]:
+    """The rooms that import a room, by room; those inside segmodels count by themselves."""
+    graph = grimp.build_graph("pipelines", "assets", "segmodels", "kernels")
+    importers: dict[str, set[str]] = {}
+    for module in graph.modules - {"segmodels"}:
+        importers.setdefault(_room(module), set())
+        for imported in graph.find_modules_directly_imported_by(module):
+            if _room(imported) != _room(module):
+                importers.setdefault(_room(imported), set()).add(_room(module))
+    return importers
+
+
+def _room(module: str) -> str:
+    first, *rest = module.split(".")
+    return rest[0] if first == "segmodels" and rest else first
 
 
 def _box(name: str, x: float, y: float, colour: str, partitioned: object) -> str:

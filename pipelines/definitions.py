@@ -6,7 +6,8 @@ import dagster as dg
 
 from assets.backbones.checks import CHECKS
 from assets.backbones.dino_backbone import dino_backbone
-from assets.backbones.dino_features import Weights, dino_features
+from assets.backbones.dino_features import dino_features
+from assets.backbones.weights import Weights
 from assets.clusters.instance_clusters import instance_clusters
 from assets.data.images import InputPaths, images
 from assets.detector.predictions import predictions

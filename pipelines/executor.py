@@ -61,7 +61,8 @@ def failure_sentence(event: dg.DagsterEvent) -> str:
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return f"{event.step_key} failed: {failure.user_failure_data.description}"
     error = failure.error
-    while error is not None and error.cause is not None:
+    # The cause of an error in a worker process is that process's traceback, as text.
+    while error is not None and error.cause and error.cause.cls_name != "_RemoteTraceback":
         error = error.cause
     message = "no reason is known" if error is None else error.message.strip()
     # Our own errors are sentences; of all others the type is half of the message.

@@ -55,7 +55,7 @@ def nightly_recluster(
     done = set(evaluated(store))
     failures: dict[str, int] = {}
     for run in instance.get_runs(
-        dg.RunsFilter(recluster.name, tags=own, statuses=[dg.DagsterRunStatus.FAILURE])
+        dg.RunsFilter(job_name=recluster.name, tags=own, statuses=[dg.DagsterRunStatus.FAILURE])
     ):
         failed = run.tags[PARTITION_TAG]
         failures[failed] = failures.get(failed, 0) + 1

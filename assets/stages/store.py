@@ -237,8 +237,8 @@ class Store(dg.ConfigurableResource):
         """Learn which run this is; a step's own process ends with the process of its run."""
         if multiprocessing.parent_process() is not None:
             end_with_parent()
-        if context.run_id is not None:
-            self._run = f"run {context.run_id[:8]}"
+        if context.run is not None:
+            self._run = f"run {context.run.run_id[:8]} ({context.run.job_name})"
 
     def stage(self, name: str, partition: str | None = None) -> StageFolder:
         """The folder of a stage, of one partition where the stage is partitioned.

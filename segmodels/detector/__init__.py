@@ -1,0 +1,1 @@
+"""The panoptic model on MMDetection: training and prediction."""

@@ -1,0 +1,1 @@
+"""Measures of a part by itself: how good a backbone is."""

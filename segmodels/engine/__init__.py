@@ -1,0 +1,1 @@
+"""What training and sharded work share: devices, threads, processes."""

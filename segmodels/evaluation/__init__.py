@@ -1,0 +1,1 @@
+"""Scores: metrics, names for clusters, protocols."""

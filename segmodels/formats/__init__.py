@@ -1,0 +1,1 @@
+"""Files: COCO, panoptic, masks, Arrow, images."""

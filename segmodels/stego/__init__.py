@@ -1,0 +1,1 @@
+"""Stuff segments without labels (STEGO)."""

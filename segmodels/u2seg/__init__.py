@@ -1,0 +1,1 @@
+"""Instance clusters and panoptic pseudo labels (U2Seg)."""

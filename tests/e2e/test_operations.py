@@ -1,4 +1,4 @@
-"""Runs that are killed, and new images between nights, by the commands that users type."""
+"""Runs that are killed, wait or fail, by the commands that users type."""
 
 import json
 import os
@@ -14,18 +14,11 @@ import pytest
 
 from assets.stages.store import Dataset, Store
 from pipelines.settings import ROOT
-from segmodels.formats.arrow import read_table
 
 BIN = Path(sys.executable).parent
 STAGES = {
     "images": {"sample": True, "sample_train": 8, "sample_val": 2, "shard_size": 2},
     "dino_features": {"backbone": "embedded", "image_size": 96, "batch_size": 2},
-    "stuff_features": {"size": 64},
-    "stuff_model": {"steps": 4, "batch_size": 4, "num_clusters": 4},
-    "stuff_segments": {"size": 64},
-    "instance_embeddings": {"crop_size": 64},
-    "segmenter": {"iterations": 3, "short_sides": [96], "batch_size": 2},
-    "predictions": {"short_side": 96, "score_threshold": 0.0},
 }
 
 
@@ -68,9 +61,6 @@ class User:
         process = self.start(job, key)
         output, _ = process.communicate(timeout=300)
         return process.returncode, output
-
-    def table(self, stage, file_name):
-        return read_table(self.store.stage(stage).require().folder / file_name)
 
 
 @pytest.fixture
@@ -121,33 +111,6 @@ def test_a_second_run_waits_for_the_first_says_so_and_ends_on_sigterm(user):
     assert second.returncode != 0
     output, _ = first.communicate(timeout=300)
     assert first.returncode == 0, output
-
-
-def test_new_images_and_then_a_new_cluster_count(user, tmp_path):
-    code, output = user.run("u2seg")
-    assert code == 0, output
-    scenes = next(user.store.stage("images").path.parent.glob("sample_scenes-*")) / "train"
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    pictures = sorted(path for path in scenes.rglob("*") if path.suffix in {".jpg", ".png"})
-    for path in pictures[:5]:
-        shutil.copy(path, photos)
-    user.write_config(images={"sources": [{"images": str(photos)}], "shard_size": 2})
-    assert user.run("u2seg")[0] == 0
-    for path in pictures[5:8]:
-        shutil.copy(path, photos)
-
-    code, output = user.run("discover")
-    assert code == 0, output
-    code, output = user.run("recluster", "k0002")
-
-    assert code == 0, output
-    ids = set(user.table("thing_masks", "masks.arrow")["instance_id"].to_pylist())
-    clustered = read_table(
-        user.store.stage("instance_clusters", "k0002").require().folder / "clusters.arrow"
-    )
-    assert set(clustered["instance_id"].to_pylist()) == ids
-    assert re.search(r"stuff_segments: 5 shards, 3 already there, 2 to compute", output)
 
 
 def test_the_last_line_of_a_failed_run_is_its_reason(user):

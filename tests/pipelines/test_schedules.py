@@ -69,13 +69,13 @@ def finish(store, name, partition=None, **summary):
 
 
 def tick(store, instance):
-    context = dg.build_schedule_context(
+    with dg.build_schedule_context(
         instance=instance,
         scheduled_execution_time=datetime(2026, 11, 20, 2, tzinfo=UTC),
         repository_def=defs.get_repository_def(),
         resources={"store": store, "dataset": store.dataset},
-    )
-    return nightly_recluster(context)
+    ) as context:
+        return nightly_recluster(context)
 
 
 def test_a_night_asks_for_one_run_and_registers_nothing_itself(store, instance):
