@@ -1,4 +1,4 @@
-"""Signs of collapse in self-distillation: entropies of the targets and rank of the features."""
+"""Collapse metrics of self-distillation: entropies of the targets, rank of the features."""
 
 from dataclasses import dataclass
 from math import log
@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CollapseMetrics:
-    """Health of a step; the first two are None where self-distillation is left out.
+    """Collapse metrics of one step; the first two are None without self-distillation.
 
     Attributes:
-        sharpness: 1 - mean entropy of one photograph's target / log k; 0 is uniform (collapse).
-        spread: entropy of the mean target / log k; 0 is one prototype for all (collapse).
+        sharpness: 1 - mean entropy of the targets / log k; 0 is collapse to uniform targets.
+        spread: entropy of the mean target / log k; 0 is collapse to one prototype.
         rank: effective rank of the features (RankMe); 1 is collapse.
     """
 
@@ -22,18 +22,18 @@ class CollapseMetrics:
     rank: float
 
     def warning(self) -> str | None:
-        """Say in one sentence which collapse the numbers show, if any."""
+        """The collapse that the metrics show and its remedy, in one sentence; None if there is none."""
         if self.sharpness is not None and self.sharpness < 0.01:
             return "targets are uniform: lower teacher_temperature"
         if self.spread is not None and self.spread < 0.1:
-            return "all photographs share few prototypes: raise teacher_temperature"
+            return "all images share few prototypes: raise teacher_temperature"
         if self.rank < 2:
             return "features span fewer than two dimensions: lower learning_rate"
         return None
 
 
 def collapse_metrics(targets: Tensor | None, features: Tensor) -> CollapseMetrics:
-    """Measure target probabilities (n, k), if there are any, and features (m, d) of one step."""
+    """Collapse metrics of target probabilities (n, k), if any, and of features (m, d)."""
     if targets is None:
         return CollapseMetrics(None, None, effective_rank(features))
     k = targets.shape[1]
@@ -45,7 +45,7 @@ def collapse_metrics(targets: Tensor | None, features: Tensor) -> CollapseMetric
 
 
 def effective_rank(features: Tensor) -> float:
-    """Exponential of the entropy of the singular values' shares, rows centred (RankMe)."""
+    """Effective rank of centred features (m, d): exp of the singular values' entropy (RankMe)."""
     features = features.float()
     values = torch.linalg.svdvals(features - features.mean(dim=0))
     total = values.sum()
@@ -55,4 +55,5 @@ def effective_rank(features: Tensor) -> float:
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    return -torch.special.xlogy(probabilities, probabilities).sum(dim=-1)
+    terms: Tensor = torch.special.xlogy(probabilities, probabilities)
+    return -terms.sum(dim=-1)

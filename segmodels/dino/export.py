@@ -1,4 +1,4 @@
-"""Turn a pre-training checkpoint into backbone weights: `python -m segmodels.dino.export --help`."""
+"""Export a pre-training checkpoint as backbone weights: `python -m segmodels.dino.export --help`."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Multi-crop views of photographs, cut and recoloured in batches (DINO sec. 3.1)."""
+"""Multi-crop views of images, cut and recoloured in batches (DINO sec. 3.1)."""
 
 from dataclasses import dataclass
 from math import log
@@ -15,57 +15,58 @@ _GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Views:
-    """Crops of a batch: `pixels` (n, 3, s, s) normalised, and where they lie.
+    """Crops of a batch.
 
-    `frames` (n, 4) holds centre x, centre y, half width, half height in the photograph's
-    coordinates, which run from -1 to 1; a negative half width is a mirrored crop. The views of
-    one kind follow each other: first view of all photographs, then the second of all.
+    Attributes:
+        pixels: (n, 3, s, s) float32, normalised RGB; the first view of all images, then the second.
+        frames: (n, 4) float32, centre x, centre y, half width and half height in the image's
+            coordinates from -1 to 1; a negative half width is a mirrored crop.
     """
 
     pixels: Tensor
     frames: Tensor
 
     def to(self, device: torch.device) -> "Views":
-        """The same on a device."""
+        """These views on a device."""
         return Views(self.pixels.to(device), self.frames.to(device))
 
 
 def multicrop(
-    photos: Tensor, settings: CropSettings, generator: torch.Generator
+    images: Tensor, settings: CropSettings, generator: torch.Generator
 ) -> tuple[Views, Views]:
-    """Cut two global crops and several local ones from each photograph.
+    """Two global crops and `num_local` local crops of each image.
 
     Args:
-        photos: (b, 3, S, S) float32 in [0, 1].
+        images: (b, 3, S, S) float32 in [0, 1].
         settings: sizes, scales and numbers of crops.
         generator: source of every random draw.
 
     Returns:
         Global views (2 * b) and local views (num_local * b).
     """
-    globals_ = _views(photos, 2, settings.global_size, settings.global_scale, generator)
+    globals_ = _views(images, 2, settings.global_size, settings.global_scale, generator)
     locals_ = _views(
-        photos, settings.num_local, settings.local_size, settings.local_scale, generator
+        images, settings.num_local, settings.local_size, settings.local_scale, generator
     )
     return globals_, locals_
 
 
 def whole_views(
-    photos: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
+    images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Views:
-    """Cut one view of nearly all of each photograph.
+    """One view of nearly the whole of each image.
 
     Args:
-        photos: (b, 3, S, S) float32 in [0, 1].
+        images: (b, 3, S, S) float32 in [0, 1].
         size: side of the views, px.
-        scale: their share of the photograph's area.
+        scale: range of their share of the image's area.
         generator: source of every random draw.
     """
-    return _views(photos, 1, size, scale, generator)
+    return _views(images, 1, size, scale, generator)
 
 
 def patch_points(frames: Tensor, grid: int) -> Tensor:
-    """Centres of a crop's patches in the photograph's coordinates.
+    """Centres of a crop's patches in the image's coordinates.
 
     Args:
         frames: (n, 4), see `Views`.
@@ -81,7 +82,7 @@ def patch_points(frames: Tensor, grid: int) -> Tensor:
 
 
 def points_in_crop(points: Tensor, frames: Tensor) -> Tensor:
-    """Bring points of the photograph into a crop's own coordinates, -1 to 1 where it covers them.
+    """Points of the image in the coordinates of a crop, -1 to 1 inside it.
 
     Args:
         points: (n, t, 2) x and y.
@@ -91,28 +92,28 @@ def points_in_crop(points: Tensor, frames: Tensor) -> Tensor:
 
 
 def _views(
-    photos: Tensor,
+    images: Tensor,
     count: int,
     size: int,
     scale: tuple[float, float],
     generator: torch.Generator,
 ) -> Views:
-    frames = _frames(count * len(photos), scale, generator)
+    frames = _frames(count * len(images), scale, generator)
     grid = points_grid(frames, size)
     crops = [
-        functional.grid_sample(photos, part, padding_mode="border", align_corners=False)
-        for part in grid.split(len(photos))
+        functional.grid_sample(images, part, padding_mode="border", align_corners=False)
+        for part in grid.chunk(count)
     ]
     return Views(recolour(torch.cat(crops), generator), frames)
 
 
 def points_grid(frames: Tensor, size: int) -> Tensor:
-    """Sampling positions (n, size, size, 2) of a crop's pixels in the photograph's coordinates."""
-    return patch_points(frames, size).unflatten(1, (size, size))
+    """Sampling positions (n, size, size, 2) of a crop's pixels in the image's coordinates."""
+    return torch.unflatten(patch_points(frames, size), 1, (size, size))
 
 
 def _frames(n: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Draw random resized crops with mirroring, (n, 4)."""
+    """Draw random resized crops with horizontal flips: frames (n, 4)."""
     area = torch.empty(n).uniform_(*scale, generator=generator)
     ratio = torch.empty(n).uniform_(-log(4 / 3), log(4 / 3), generator=generator).exp()
     half = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=1).clamp(max=1.0)
@@ -123,14 +124,14 @@ def _frames(n: int, scale: tuple[float, float], generator: torch.Generator) -> T
 
 
 def recolour(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Jitter colours, grey, blur and solarise some crops, then normalise.
+    """Colour jitter, grey scale, blur and solarisation at random, then normalisation.
 
     Args:
         crops: (n, 3, s, s) float32 in [0, 1].
         generator: source of every random draw.
 
     Returns:
-        (n, 3, s, s) float32, by ImageNet's mean and deviation.
+        (n, 3, s, s) float32, normalised by ImageNet's mean and standard deviation.
     """
     n = len(crops)
 
@@ -147,7 +148,7 @@ def recolour(crops: Tensor, generator: torch.Generator) -> Tensor:
     saturation = around_one(0.4, jittered) * (1 - chosen(0.2))
     tint = torch.empty(n, 3).uniform_(-0.15, 0.15, generator=generator) * jittered[:, None]
 
-    # All of these are linear in the pixel: one 3 x 3 matrix and one offset a crop.
+    # All of these are affine in the pixel: one 3 x 3 matrix and one offset a crop.
     grey = torch.tensor(_GREY)
     to_grey = grey.expand(3, 3)
     matrix = saturation[:, None, None] * torch.eye(3) + (1 - saturation)[:, None, None] * to_grey

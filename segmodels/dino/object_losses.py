@@ -1,4 +1,4 @@
-"""What one step learns from the objects of its photographs: keys that cut them out, CLS their shape."""
+"""Losses of one step on the objects of its images: keys separate them, CLS encodes their shape."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from segmodels.dino.multicrop import whole_views
-from segmodels.dino.networks import Network, autocast
-from segmodels.dino.salient import saliency_loss, salient_patches
-from segmodels.dino.settings import PretrainSettings
-from segmodels.dino.shape import object_views, shape_loss
+from segmodels.dino.networks import Network
+from segmodels.dino.saliency_loss import saliency_loss, salient_patches
+from segmodels.dino.settings import SaliencySettings, ShapeSettings
+from segmodels.dino.shape_loss import object_views, shape_loss
 
 
 @dataclass(frozen=True)
@@ -22,36 +22,41 @@ class ObjectTerms:
 
 
 def object_terms(
-    settings: PretrainSettings,
     student: Network,
-    photos: Tensor,
+    images: Tensor,
     maps: Tensor,
     generator: torch.Generator,
+    *,
+    saliency: SaliencySettings,
+    shape: ShapeSettings,
 ) -> ObjectTerms:
-    """Look at whole views, and at the objects alone.
+    """Saliency loss on whole views; shape loss on whole views and on views of the object alone.
 
     Args:
-        settings: the run.
-        student: the network that learns.
-        photos: (b, 3, S, S) float32 in [0, 1].
-        maps: (b, cells, cells) float32 in [0, 1], how salient they are.
+        student: the network that is trained.
+        images: (b, 3, S, S) float32 in [0, 1].
+        maps: (b, cells, cells) float32 in [0, 1], saliency of the images.
         generator: source of every random draw.
+        saliency, shape: settings of the losses; a weight of 0 leaves a loss out.
     """
-    saliency, shape = settings.saliency, settings.shape
     device = student.device
-    views = whole_views(photos, saliency.view_size, saliency.view_scale, generator).to(device)
+    views = whole_views(images, saliency.view_size, saliency.view_scale, generator).to(device)
     on_device = maps.to(device)
-    with autocast(settings, device):
-        seen = student.backbone(views.pixels)
-    salient = told = torch.zeros((), device=device)
+    with student.autocast():
+        whole = student.backbone(views.pixels)
+    keys_loss = cls_loss = torch.zeros((), device=device)
     if saliency.weight:
-        shares = salient_patches(on_device, views.frames, saliency.view_size // settings.patch_size)
-        salient = saliency_loss(seen.keys, shares, saliency)
+        shares = salient_patches(
+            on_device, views.frames, saliency.view_size // student.backbone.shape.patch_size
+        )
+        keys_loss = saliency_loss(whole.keys, shares, saliency)
     if shape.weight:
-        alone = object_views(photos, maps, shape.view_size, generator).to(device)
-        with autocast(settings, device):
-            cls = torch.cat([seen.cls, student.backbone(alone.pixels).cls])
+        alone = object_views(images, maps, shape.view_size, generator).to(device)
+        with student.autocast():
+            cls = torch.cat([whole.cls, student.backbone(alone.pixels).cls])
             logits = student.shape_head(cls)
         frames = torch.cat([views.frames, alone.frames])
-        told = shape_loss(logits, salient_patches(on_device.repeat(2, 1, 1), frames, shape.cells))
-    return ObjectTerms(salient, told, seen.cls.detach())
+        cls_loss = shape_loss(
+            logits, salient_patches(on_device.repeat(2, 1, 1), frames, shape.cells)
+        )
+    return ObjectTerms(keys_loss, cls_loss, whole.cls.detach())

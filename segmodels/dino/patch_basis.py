@@ -1,8 +1,8 @@
-"""A first layer that already knows photographs: principal components of their patches.
+"""Initialise the patch embedding with the principal components of image patches.
 
-Random first layers spend the first thousands of steps on finding colours and edges. The principal
-components of patches are such filters, found without labels in a second; their deviations are
-brought halfway, in log scale, to one another, so that neither the mean colour nor noise rules.
+A random first layer spends thousands of steps on learning colours and edges; the principal components
+of patches are such filters. Their standard deviations are equalised halfway (on a log scale), so that
+neither the mean colour nor noise dominates.
 """
 
 import numpy as np
@@ -16,24 +16,24 @@ from segmodels.backbones.vit import PatchEmbed
 _SAMPLE = 400
 
 
-def set_patch_basis(embed: PatchEmbed, photos: np.ndarray) -> None:
-    """Fill a patch projection with the principal components of photographs' patches, in place.
+def set_patch_basis(embed: PatchEmbed, images: np.ndarray) -> None:
+    """Fill a patch projection with the principal components of image patches, in place.
 
-    Output has mean 0 and, over all channels, deviation 1. Channels beyond the number of
+    The output has mean 0 and, over all channels, standard deviation 1. Channels beyond the number of
     components (3 * patch_size ** 2) keep their weights.
 
     Args:
         embed: the projection to fill.
-        photos: (n, S, S, 3) uint8 RGB; an evenly spaced sample of them is looked at.
+        images: (n, S, S, 3) uint8 RGB; 400 of them, evenly spaced, are read.
     """
     projection: nn.Conv2d = embed.proj
     size = projection.kernel_size[0]
-    patches = _patches(photos, size)
+    patches = _patches(images, size)
     mean = patches.mean(dim=0)
     variances, components = torch.linalg.eigh(torch.cov(patches.T))
     count = min(projection.out_channels, len(variances))
     order = torch.arange(len(variances) - 1, len(variances) - 1 - count, -1)
-    # The sign of an eigenvector is arbitrary: the entry of largest magnitude is made positive.
+    # The sign of an eigenvector is arbitrary: make the entry of largest magnitude positive.
     basis = components[:, order].T
     largest = basis.gather(1, basis.abs().argmax(dim=1, keepdim=True))
     basis = basis * largest.sign() * variances[order].clamp(min=1e-3)[:, None] ** -0.25
@@ -44,8 +44,8 @@ def set_patch_basis(embed: PatchEmbed, photos: np.ndarray) -> None:
         projection.bias[:count] = -(basis @ mean)
 
 
-def _patches(photos: np.ndarray, size: int) -> Tensor:
+def _patches(images: np.ndarray, size: int) -> Tensor:
     """Normalised patches (m, 3 * size * size), channels first."""
-    chosen = np.unique(np.linspace(0, len(photos) - 1, _SAMPLE).astype(int))
-    pixels = torch.from_numpy(np.stack([normalised_pixels(photos[i]) for i in chosen]))
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLE).astype(int))
+    pixels = torch.from_numpy(np.stack([normalised_pixels(images[i]) for i in chosen]))
     return functional.unfold(pixels, size, stride=size).transpose(1, 2).flatten(0, 1)

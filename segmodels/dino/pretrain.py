@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segmodels.backbones.backbone import load_backbone
-from segmodels.dino.photos import cached_photos
+from segmodels.backbones.ref import BackboneRef
+from segmodels.backbones.registry import DEFAULT_CACHE
+from segmodels.dino.images import cached_images
 from segmodels.dino.salient_maps import cached_maps, cut_out_maps, salient_maps
 from segmodels.dino.settings import PretrainSettings
 from segmodels.dino.trainer import StepReport, Trainer
-from segmodels.engine.distributed import Group, joined
+from segmodels.engine.distributed import Group, process_group
 from segmodels.engine.lifetime import end_with_parent
 
 CHECKPOINT = "checkpoint.pt"
@@ -24,56 +25,56 @@ PROGRESS = "progress.jsonl"
 
 def pretrain(
     settings: PretrainSettings,
-    images: list[Path],
+    sources: list[Path],
     out: Path,
     *,
     minutes: float = float("inf"),
     save_every: int = 200,
     report_every: int = 20,
     device: str = "cpu",
-    start: str | None = None,
-    objects: str | None = None,
-    say: Callable[[str], None] = print,
+    start: BackboneRef | None = None,
+    objects: BackboneRef | None = None,
+    log: Callable[[str], None] = print,
 ) -> Path:
-    """Pre-train, or continue, until the schedule or the time is over.
+    """Pre-train, or resume, until the schedule or the time is over.
 
-    Under torchrun, all its processes call this alike; the first one writes and speaks.
+    Under torchrun every process calls this; rank 0 writes the files and the log.
 
     Args:
-        settings: the run.
-        images: folders and tar shards of photographs.
-        out: folder of the checkpoint, the progress lines, the decoded photographs and their maps.
-        minutes: stop (resumably) after this long.
-        save_every, report_every: steps between checkpoints, and between progress lines; the
-            schedule's last step has both.
-        device: torch device; under torchrun "cuda" is a GPU of its own for each process.
-        start: backbone whose weights the run begins with; None for random ones.
-        objects: backbone that finds the photographs' objects; None for hand-made saliency alone.
-        say: receives one line of text at each report.
+        settings: settings of the run.
+        sources: folders and tar shards of images.
+        out: folder of the checkpoint, the progress lines, the decoded images and their object maps.
+        minutes: stop after this long; a later call resumes.
+        save_every, report_every: steps between two checkpoints, and between two progress lines; the
+            last step of the schedule has both.
+        device: torch device; under torchrun "cuda" is the GPU of each process's local rank.
+        start: backbone whose weights initialise the run; None for random weights.
+        objects: backbone for MaskCut on the images; None for hand-made saliency alone.
+        log: takes one sentence at each report.
 
     Returns:
         Path of the checkpoint; `segmodels.dino.export` turns it into weights.
 
     Raises:
-        CheckpointMismatchError: `out` holds the checkpoint of a run with other settings.
-        ValueError: `settings.batch_size` is no multiple of the processes, or there are too few
-            photographs.
-        RuntimeError: the weights of `start` are those of a transformer of another shape.
+        CheckpointMismatchError: `out` holds the checkpoint of another run.
+        ValueError: `settings.batch_size` is no multiple of the number of processes, or more than
+            the number of images.
+        RuntimeError: the weights of `start` belong to a transformer of another shape.
     """
     checkpoint = out / CHECKPOINT
-    with joined(device) as group:
-        trainer = _trainer(settings, images, out, start, objects, group, say)
+    with process_group(device) as group:
+        trainer = _trainer(settings, sources, out, start, objects, group, log)
         deadline = time.monotonic() + 60 * minutes
         since, first = time.monotonic(), trainer.step
         while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
-            coming = trainer.step + 1
-            due = coming % report_every == 0 or coming == settings.steps
-            measure = group.leads and due
-            report = trainer.train_step(measure)
+            number = trainer.step + 1
+            due = number % report_every == 0 or number == settings.steps
+            report = trainer.train_step(measure := group.leads and due)
             if measure:
                 speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
                 since, first = time.monotonic(), trainer.step
-                _tell(report, settings, speed, out / PROGRESS, say)
+                _write_progress(report, speed, out / PROGRESS)
+                _log_progress(report, settings, speed, log)
             if trainer.step % save_every == 0:
                 trainer.save(checkpoint)
         with group.leader_first():
@@ -83,74 +84,72 @@ def pretrain(
 
 def _trainer(
     settings: PretrainSettings,
-    images: list[Path],
+    sources: list[Path],
     out: Path,
-    start: str | None,
-    objects: str | None,
+    start: BackboneRef | None,
+    objects: BackboneRef | None,
     group: Group,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Trainer:
-    """Find the photographs and their objects, and the place where an earlier run stopped."""
+    """Read the images, their object maps and the weights to start from; resume an earlier run."""
     group.check_batch(settings.batch_size)
     with group.leader_first():
-        photos = cached_photos(images, out, settings.photo_size)
-        maps = _maps(photos, settings, objects, say)
-        weights = None if start is None else load_backbone(start).state()
-    trainer = Trainer(settings, photos, maps, group.device, weights, group)
+        images = cached_images(sources, out, settings.photo_size)
+        cells = settings.saliency.cells
+        if settings.learns_objects:
+            maps = _object_maps(images, cells, objects, log)
+        else:
+            maps = np.zeros((len(images), cells, cells), np.uint8)
+        weights = None if start is None else start.load().state()
+    trainer = Trainer(settings, images, maps, group.device, weights, group)
     if (out / CHECKPOINT).is_file():
         trainer.resume(out / CHECKPOINT)
         if group.leads:
-            say(f"continuing at step {trainer.step}")
+            log(f"resuming at step {trainer.step}")
     return trainer
 
 
-def _maps(
-    photos: np.memmap,
-    settings: PretrainSettings,
-    objects: str | None,
-    say: Callable[[str], None],
+def _object_maps(
+    images: np.memmap, cells: int, objects: BackboneRef | None, log: Callable[[str], None]
 ) -> np.ndarray:
-    """Maps of the photographs' objects, kept beside their file; not looked for without need."""
-    cells = settings.saliency.cells
-    if not settings.learns_objects:
-        return np.zeros((len(photos), cells, cells), np.uint8)
-    decoded = Path(str(photos.filename))
+    """Object maps (n, cells, cells) uint8 of the images, cached beside their file."""
+    decoded = Path(str(images.filename))
     if objects is None:
         path = decoded.with_name(f"{decoded.stem}-{cells}.maps")
-        return cached_maps(len(photos), cells, path, lambda: salient_maps(photos, cells), say)
-    backbone = load_backbone(objects)
+        return cached_maps(len(images), cells, path, lambda: salient_maps(images, cells), log)
+    backbone = objects.load()
     path = decoded.with_name(f"{decoded.stem}-{cells}-{backbone.digest[:16]}.maps")
-    return cached_maps(len(photos), cells, path, lambda: cut_out_maps(photos, cells, backbone), say)
+    return cached_maps(len(images), cells, path, lambda: cut_out_maps(images, cells, backbone), log)
 
 
-def _tell(
-    report: StepReport,
-    settings: PretrainSettings,
-    speed: float,
-    path: Path,
-    say: Callable[[str], None],
-) -> None:
-    """Append one machine-readable line and say one readable line."""
-    assert report.collapse is not None
+def _write_progress(report: StepReport, speed: float, path: Path) -> None:
+    """Append one JSON line."""
     with path.open("a") as file:
         file.write(json.dumps({**asdict(report), "photos_per_second": speed}) + "\n")
-    health = report.collapse
+
+
+def _log_progress(
+    report: StepReport, settings: PretrainSettings, speed: float, log: Callable[[str], None]
+) -> None:
+    """Log one readable line, and a warning where the targets or the features collapse."""
+    collapse = report.collapse
+    assert collapse is not None
     numbers = {
         "cls": report.cls_loss,
         "patch": report.patch_loss,
         "saliency": report.saliency_loss,
         "shape": report.shape_loss,
-        "sharpness": health.sharpness,
-        "spread": health.spread,
-        "rank": health.rank,
+        "sharpness": collapse.sharpness,
+        "spread": collapse.spread,
+        "rank": collapse.rank,
     }
-    shown = " ".join(f"{name} {value:.3g}" for name, value in numbers.items() if value)
-    say(
-        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} {shown} {speed:.0f} photos/s"
+    values = " ".join(f"{name} {value:.3g}" for name, value in numbers.items() if value)
+    log(
+        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} {values} {speed:.0f} images/s"
     )
-    warning = health.warning()
+    warning = collapse.warning()
     if warning and report.step > settings.warmup * settings.steps:
-        say(f"warning: collapse at step {report.step + 1}: {warning}")
+        log(f"warning: collapse at step {report.step + 1}: {warning}")
 
 
 def main() -> None:
@@ -160,8 +159,8 @@ def main() -> None:
     standard = PretrainSettings()
     parser = argparse.ArgumentParser(
         prog="python -m segmodels.dino.pretrain",
-        description="Pre-train the backbone with DINO on unlabelled photographs; "
-        "run again with the same arguments to continue.",
+        description="Pre-train the backbone with DINO on unlabelled images; "
+        "run again with the same arguments to resume.",
     )
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders, tar shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
@@ -176,22 +175,32 @@ def main() -> None:
     parser.add_argument("--dino-weight", type=float, default=standard.dino_weight)
     parser.add_argument("--saliency-weight", type=float, default=standard.saliency.weight)
     parser.add_argument("--shape-weight", type=float, default=standard.shape.weight)
-    parser.add_argument("--start", help="backbone to begin with: a name or a weights file")
+    parser.add_argument("--start", help="backbone to start from: a name or a weights file")
     parser.add_argument(
         "--objects",
-        help="backbone that finds the photographs' objects, for a further run; "
+        help="backbone for MaskCut on the images, for a further run; "
         "default: hand-made saliency alone",
+    )
+    parser.add_argument(
+        "--cache-folder",
+        type=Path,
+        default=DEFAULT_CACHE,
+        help="where official weights are kept, default: %(default)s",
     )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads")
     parser.add_argument("--device", default="cpu")
     given = vars(parser.parse_args())
     if threads := given.pop("threads"):
         torch.set_num_threads(threads)
-    names = ("images", "out", "minutes", "device", "start", "objects")
-    run = {name: given.pop(name) for name in names}
+    run = {name: given.pop(name) for name in ("out", "minutes", "device")}
+    run["sources"] = given.pop("images")
+    cache_folder = given.pop("cache_folder")
+    for name in ("start", "objects"):
+        asked = given.pop(name)
+        run[name] = BackboneRef(asked, cache_folder=cache_folder) if asked else None
     for loss in ("saliency", "shape"):
         given[loss] = replace(getattr(standard, loss), weight=given.pop(f"{loss}_weight"))
-    pretrain(replace(standard, **given), say=lambda line: print(line, flush=True), **run)
+    pretrain(replace(standard, **given), log=lambda line: print(line, flush=True), **run)
 
 
 if __name__ == "__main__":

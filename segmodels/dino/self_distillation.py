@@ -1,4 +1,4 @@
-"""DINO's own losses in one step: CLS between all views, keys at the same place of two views."""
+"""DINO's losses of one step: CLS across all views, keys at the same image points of two views."""
 
 from dataclasses import dataclass
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from segmodels.dino.losses import Targets, cross_entropy, view_loss
+from segmodels.dino.losses import CenteredTargets, cross_entropy, view_loss
 from segmodels.dino.multicrop import Views, multicrop, patch_points, points_in_crop
-from segmodels.dino.networks import Network, autocast
+from segmodels.dino.networks import Network
 from segmodels.dino.settings import PretrainSettings
 from segmodels.engine.distributed import Group
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """Losses of one step, and what collapse is read off: targets (n, k), CLS (n, d)."""
+    """Losses of one step; targets (n, k) and CLS (n, d) of the teacher, for `collapse_metrics`."""
 
     cls_loss: Tensor
     patch_loss: Tensor
@@ -24,34 +24,34 @@ class Distilled:
 
 
 class SelfDistillation(nn.Module):
-    """Holds the running centres of the teacher's two heads."""
+    """DINO's losses, with the running centres of the teacher's two heads as state."""
 
     def __init__(self, settings: PretrainSettings, group: Group) -> None:
         super().__init__()
         self.settings = settings
         self.cls_targets, self.patch_targets = (
-            Targets(count, settings.teacher_temperature, settings.centre_momentum, group)
+            CenteredTargets(count, settings.teacher_temperature, settings.centre_momentum, group)
             for count in (settings.prototypes, settings.patch_prototypes)
         )
 
     def forward(
-        self, student: Network, teacher: Network, photos: Tensor, generator: torch.Generator
+        self, student: Network, teacher: Network, images: Tensor, generator: torch.Generator
     ) -> Distilled:
-        """Look at views of photographs (b, 3, S, S) float32 in [0, 1]."""
+        """Losses on multi-crop views of images (b, 3, S, S) float32 in [0, 1]."""
         settings = self.settings
         device = student.device
         globals_, locals_ = (
-            views.to(device) for views in multicrop(photos, settings.crops, generator)
+            views.to(device) for views in multicrop(images, settings.crops, generator)
         )
         kept = self._kept_patches(len(globals_.pixels), generator).to(device)
-        with autocast(settings, device), torch.no_grad():
+        with teacher.autocast(), torch.no_grad():
             seen = teacher.backbone(globals_.pixels)
             targets = self.cls_targets(teacher.cls_head(seen.cls))
-        with autocast(settings, device):
+        with student.autocast():
             far = student.backbone(globals_.pixels, kept)
             near = student.backbone(locals_.pixels)
             logits = student.cls_head(torch.cat([far.cls, near.cls]))
-        size = len(photos)
+        size = len(images)
         cls_loss = view_loss(
             logits.unflatten(0, (-1, size)),
             targets.unflatten(0, (2, size)),
@@ -59,20 +59,20 @@ class SelfDistillation(nn.Module):
         )
         patch_loss = torch.zeros((), device=device)
         if settings.patch_weight:
-            pairs = self._same_places(
+            pairs = self._corresponding_keys(
                 seen.keys, far.keys, near.keys, globals_=globals_, locals_=locals_, kept=kept
             )
             patch_loss = self._patch_loss(student, teacher, *pairs)
         return Distilled(cls_loss, patch_loss, targets, seen.cls)
 
     def _kept_patches(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw which patches of the global views the student sees, (n, t) sorted indices."""
+        """Draw the patches of the global views that the student sees: (n, t) sorted indices."""
         patches = self.settings.crop_grid**2
         count = max(1, round(patches * self.settings.student_keep))
         scores = torch.rand(n, patches, generator=generator)
         return scores.topk(count, dim=1).indices.sort(dim=1).values
 
-    def _same_places(
+    def _corresponding_keys(
         self,
         seen: Tensor,
         far: Tensor,
@@ -82,9 +82,9 @@ class SelfDistillation(nn.Module):
         locals_: Views,
         kept: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Pair the student's keys with the teacher's at the same place of the photograph.
+        """Student keys and the teacher's keys at the same points of the image.
 
-        Global views look at each other, local views at the two global ones in turn.
+        Each global view is paired with the other one, local views with the two in turn.
 
         Args:
             seen: teacher keys (2b, g * g, d) of the global views.
@@ -108,21 +108,22 @@ class SelfDistillation(nn.Module):
         student, teacher = [], []
         for keys, points, target in ((far, far_points, other), (near, near_points, in_turn)):
             target = target.to(seen.device)
-            places = points_in_crop(points, globals_.frames[target])
-            visible = places.abs().amax(dim=-1) < 1
-            table = seen[target].float().transpose(1, 2).unflatten(2, (grid, grid))
+            positions = points_in_crop(points, globals_.frames[target])
+            visible = positions.abs().amax(dim=-1) < 1
+            table = torch.unflatten(seen[target].float().transpose(1, 2), 2, (grid, grid))
             sampled = functional.grid_sample(
-                table, places[:, :, None], padding_mode="border", align_corners=False
+                table, positions[:, :, None], padding_mode="border", align_corners=False
             )
             student.append(keys[visible])
             teacher.append(sampled[..., 0].transpose(1, 2)[visible])
         return torch.cat(student), torch.cat(teacher)
 
     def _patch_loss(
-        self, student: Network, teacher: Network, own: Tensor, wanted: Tensor
+        self, student: Network, teacher: Network, student_keys: Tensor, teacher_keys: Tensor
     ) -> Tensor:
-        with autocast(self.settings, own.device), torch.no_grad():
-            targets = self.patch_targets(teacher.patch_head(wanted))
-        with autocast(self.settings, own.device):
-            logits = student.patch_head(own)
+        """Cross entropy between the heads' outputs on paired keys (m, d)."""
+        with teacher.autocast(), torch.no_grad():
+            targets = self.patch_targets(teacher.patch_head(teacher_keys))
+        with student.autocast():
+            logits = student.patch_head(student_keys)
         return cross_entropy(logits, targets, self.settings.student_temperature)

@@ -1,4 +1,4 @@
-"""Settings of DINO pre-training: the embedded backbone's by default."""
+"""Settings of DINO pre-training; the defaults train the embedded backbone."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from segmodels.backbones.vit import ViTShape
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Multi-crop views of a photograph; sizes in pixels, scales as shares of its area."""
+    """Multi-crop views of an image; sizes in pixels, scales as shares of its area."""
 
     global_size: int = 64
     local_size: int = 32
@@ -18,18 +18,18 @@ class CropSettings:
 
 @dataclass(frozen=True)
 class SaliencySettings:
-    """The loss that makes the keys of what stands out unlike those of its surroundings.
+    """Saliency loss: keys of salient patches unlike keys of the background.
 
     Attributes:
-        weight: of this loss beside DINO's; 0 leaves it out.
-        view_size: side of the nearly whole views that it looks at, px.
-        view_scale: their share of the photograph's area.
-        tau: cosine of two keys at which they count as undecided; MaskCut's threshold.
-        temperature: how far from it, in cosine, they count as decided.
-        reach: salient patches within so many rows and columns shall have like keys; others are
-            free, as they may belong to different objects.
-        far_background: how much such far patches count where both are background, 0 to 1.
-        cells: maps of the photographs' objects have cells x cells squares.
+        weight: weight of this loss; 0 leaves it out.
+        view_size: side of the nearly whole views, px.
+        view_scale: range of their share of the image's area.
+        tau: decision threshold on the cosine of two keys, as in MaskCut.
+        temperature: of the logit (cosine - tau) / temperature.
+        reach: salient patches at most this many rows and columns apart are pulled together; pairs
+            farther apart are left out, as they may show different objects.
+        far_background: weight of background pairs farther apart than `reach`, in [0, 1].
+        cells: side of the object maps.
     """
 
     weight: float = 1.0
@@ -44,13 +44,12 @@ class SaliencySettings:
 
 @dataclass(frozen=True)
 class ShapeSettings:
-    """The loss that reads the object's shape off CLS, of whole views and of the object alone.
+    """Shape loss: the object's shape from CLS, on whole views and on views of the object alone.
 
     Attributes:
-        weight: of this loss beside the others; 0 leaves it out. The whole views are those of the
-            saliency loss.
+        weight: weight of this loss; 0 leaves it out. The whole views are the saliency loss's.
         view_size: side of the views of the object alone, px.
-        cells: shapes are told on cells x cells squares of a view.
+        cells: side of the predicted shape.
     """
 
     weight: float = 1.0
@@ -63,26 +62,25 @@ class PretrainSettings:
     """One pre-training run; every random draw is a function of `seed` and the step alone.
 
     Attributes:
-        patch_size, dim, depth, num_heads: the transformer.
+        patch_size, dim, depth, num_heads: sizes of the transformer.
         crops: multi-crop views.
-        photo_size: side of the cached square photographs in pixels.
-        batch_size: photographs a step.
+        photo_size: side of the cached square images, px.
+        batch_size: images a step, over all processes.
         steps: length of all schedules.
         learning_rate: peak, reached after `warmup` (a share of the steps), then cosine to 1 %.
         weight_decay: start and end of its cosine.
-        teacher_momentum: start of the cosine to 1.
-        prototypes: output width of the CLS head and of the patch head.
-        student_keep: share of a global crop's patches the student sees (MSN, Assran et al. 2022);
+        teacher_momentum: start of the teacher's momentum, which rises to 1 on a cosine.
+        prototypes, patch_prototypes: output width of the CLS head and of the patch head.
+        student_keep: share of a global crop's patches that the student sees (MSN, Assran et al. 2022);
             1 is plain DINO.
-        saliency: the loss on keys of salient and other patches.
-        shape: the loss on CLS of photographs and of their objects alone.
-        dino_weight: of the losses of self-distillation, on CLS and patches; 0 leaves them out.
-        patch_weight: weight of the local alignment loss between keys of corresponding patches;
+        saliency, shape: the losses on objects.
+        dino_weight: weight of the self-distillation losses on CLS and patches; 0 leaves them out.
+        patch_weight: weight of the self-distillation loss between keys of corresponding patches;
             0 is plain DINO.
-        frozen_epochs: how long the prototypes stay as drawn; DINO's 1 needs far smaller learning
-            rates than short runs can afford, or the targets become uniform.
-        patch_basis: start the first layer from the principal components of patches.
-        bfloat16: run the networks under autocast.
+        frozen_epochs: epochs in which the prototypes are not trained. DINO's 1 needs smaller
+            learning rates than short runs can afford, or the targets become uniform.
+        patch_basis: initialise the patch embedding with principal components of patches.
+        bfloat16: run the networks under bfloat16 autocast.
     """
 
     patch_size: int = 8
@@ -143,17 +141,17 @@ class PretrainSettings:
 
     @property
     def learns_objects(self) -> bool:
-        """Whether a loss needs to know where the photographs' objects are."""
+        """Whether a loss reads the object maps."""
         return self.saliency.weight > 0 or self.shape.weight > 0
 
     @property
     def crop_grid(self) -> int:
-        """Patches a side of the global crops."""
+        """Side of a global crop in patches."""
         return self.crops.global_size // self.patch_size
 
     @property
     def vit_shape(self) -> ViTShape:
-        """Sizes of the transformer, native at the larger of global crops and whole views."""
+        """Sizes of the transformer; its native grid is the larger of global crops and whole views."""
         native = self.crops.global_size
         if self.learns_objects:
             native = max(native, self.saliency.view_size)

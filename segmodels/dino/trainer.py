@@ -1,4 +1,4 @@
-"""One DINO pre-training run: networks, optimiser, step, checkpoint and exact resume."""
+"""Trainer of one DINO run: networks, optimiser, step, checkpoint and exact resume."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from kernels.errors import ExNihiloError
 from segmodels.backbones.weights import weights_digest
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
+from segmodels.dino.images import sample_digest
 from segmodels.dino.networks import Network, start_from
 from segmodels.dino.object_losses import ObjectTerms, object_terms
 from segmodels.dino.patch_basis import set_patch_basis
-from segmodels.dino.photos import sample_digest
 from segmodels.dino.self_distillation import Distilled, SelfDistillation
 from segmodels.dino.settings import PretrainSettings
 from segmodels.engine.distributed import Group
@@ -25,12 +25,12 @@ _FORMAT = "exnihilo-dino-4"
 
 
 class CheckpointMismatchError(ExNihiloError, ValueError):
-    """A checkpoint belongs to a run with other settings, photographs, maps or start."""
+    """The checkpoint belongs to a run with other settings, images, maps or initial weights."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """Numbers of one step, of this process's photographs; `collapse` only where asked for."""
+    """Losses of one step on the images of this process; `collapse` only where measured."""
 
     step: int
     loss: float
@@ -43,33 +43,34 @@ class StepReport:
 
 
 def cosine(start: float, end: float, share: float) -> float:
-    """Half a cosine from `start` at share 0 to `end` at share 1."""
+    """Cosine schedule from `start` at share 0 to `end` at share 1 and beyond."""
     return end + (start - end) * (1 + cos(pi * min(share, 1.0))) / 2
 
 
 class Trainer:
     """Trains a student and its moving-average teacher; all randomness follows from (seed, step).
 
-    In a group of processes each takes its part of a step's photographs, with draws of its own;
-    gradients and centres are averaged, so that all processes hold the same networks.
+    Each process of a group takes its part of a batch and draws its own crops; gradients and centres
+    are averaged, so that all processes hold the same networks.
 
     Args:
-        settings: the run.
-        photos: (n, S, S, 3) uint8 RGB, may be a memory map.
-        maps: (n, cells, cells) uint8, how salient they are; not looked at where no loss needs it.
+        settings: settings of the run.
+        images: (n, S, S, 3) uint8 RGB, may be a memory map.
+        maps: (n, cells, cells) uint8, saliency of the images; unused without a loss on objects.
         device: torch device.
-        start: weights of the transformer to begin with, instead of random ones.
-        group: the processes that share each step; None is this one alone.
+        start: initial weights of the transformer; None for random weights.
+        group: the processes of the run; None is this one alone.
 
     Raises:
-        ValueError: a step's photographs are more than there are, or no multiple of the processes.
+        ValueError: the batch size is more than the number of images, or no multiple of the number
+            of processes.
         RuntimeError: `start` belongs to a transformer of another shape.
     """
 
     def __init__(
         self,
         settings: PretrainSettings,
-        photos: np.ndarray,
+        images: np.ndarray,
         maps: np.ndarray,
         device: str | torch.device = "cpu",
         start: Mapping[str, Tensor] | None = None,
@@ -77,12 +78,12 @@ class Trainer:
     ) -> None:
         self.group = group or Group()
         self.group.check_batch(settings.batch_size)
-        if len(photos) < settings.batch_size:
+        if len(images) < settings.batch_size:
             raise ValueError(
-                f"batch_size {settings.batch_size} is more than the {len(photos)} photographs"
+                f"batch_size {settings.batch_size} is more than the {len(images)} images"
             )
         self.settings = settings
-        self.photos = photos
+        self.images = images
         self.maps = maps
         self.device = torch.device(device)
         self.step = 0
@@ -92,7 +93,7 @@ class Trainer:
         if start is not None:
             start_from(self.student.backbone, start)
         elif settings.patch_basis:
-            set_patch_basis(self.student.backbone.patch_embed, photos)
+            set_patch_basis(self.student.backbone.patch_embed, images)
         self.teacher = Network(settings)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
@@ -105,31 +106,38 @@ class Trainer:
         self._identity = {
             "format": _FORMAT,
             "settings": repr(asdict(settings)),
-            "photos": sample_digest(photos),
+            "photos": sample_digest(images),
             "maps": sample_digest(maps),
             "start": "" if start is None else weights_digest(start),
         }
 
     @property
     def steps_an_epoch(self) -> int:
-        """Steps in which every photograph is seen at most once."""
-        return len(self.photos) // self.settings.batch_size
+        """Steps of an epoch, in which every image is seen at most once."""
+        return len(self.images) // self.settings.batch_size
 
     def train_step(self, measure: bool = False) -> StepReport:
-        """Run one step; with `measure`, also look for collapse."""
+        """Run one step; with `measure`, also compute the collapse metrics."""
         settings = self.settings
         generator = self._generator(1)
-        chosen = self._chosen()
-        photos = torch.from_numpy(self.photos[chosen]).permute(0, 3, 1, 2).float() / 255
+        batch = self._batch()
+        images = torch.from_numpy(self.images[batch]).permute(0, 3, 1, 2).float() / 255
         loss = torch.zeros((), device=self.device)
         distilled = terms = None
         if settings.dino_weight:
-            distilled = self.distillation(self.student, self.teacher, photos, generator)
+            distilled = self.distillation(self.student, self.teacher, images, generator)
             dino_loss = distilled.cls_loss + settings.patch_weight * distilled.patch_loss
             loss = loss + settings.dino_weight * dino_loss
         if settings.learns_objects:
-            maps = torch.from_numpy(self.maps[chosen]).float() / 255
-            terms = object_terms(settings, self.student, photos, maps, generator)
+            maps = torch.from_numpy(self.maps[batch]).float() / 255
+            terms = object_terms(
+                self.student,
+                images,
+                maps,
+                generator,
+                saliency=settings.saliency,
+                shape=settings.shape,
+            )
             loss = loss + settings.saliency.weight * terms.saliency_loss
             loss = loss + settings.shape.weight * terms.shape_loss
         learning_rate = self._update(loss)
@@ -147,7 +155,7 @@ class Trainer:
         return report
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint under a temporary name and move it into place; one process does."""
+        """Write a checkpoint atomically, in rank 0 only."""
         if not self.group.leads:
             return
         content = {
@@ -162,10 +170,10 @@ class Trainer:
             torch.save(content, partial)
 
     def resume(self, path: Path) -> None:
-        """Continue from a checkpoint exactly where it was written.
+        """Continue exactly from a checkpoint.
 
         Raises:
-            CheckpointMismatchError: it was written with other settings, photographs, maps or start.
+            CheckpointMismatchError: it belongs to a run with other settings, images, maps or start.
         """
         content = torch.load(path, map_location=self.device, weights_only=True)
         other = [name for name, value in self._identity.items() if content.get(name) != value]
@@ -181,7 +189,7 @@ class Trainer:
         self.optimiser.load_state_dict(content["optimiser"])
 
     def _parameter_groups(self) -> list[dict[str, object]]:
-        """Matrices decay; biases, norms and single vectors do not."""
+        """Weight decay for matrices only: not for biases, norms and single vectors."""
         parameters = list(self.student.parameters())
         return [
             {"params": [p for p in parameters if p.ndim > 1]},
@@ -189,20 +197,20 @@ class Trainer:
         ]
 
     def _generator(self, purpose: int) -> torch.Generator:
-        """A generator of its own for every step, purpose and process: resuming needs no state."""
-        place = [self.settings.seed, purpose, self.step]
+        """Generator of one step, purpose and process, so that resuming needs no stored state."""
+        entropy = [self.settings.seed, purpose, self.step]
         if self.group.rank:
-            place.append(self.group.rank)
-        words = np.random.SeedSequence(place).generate_state(2)
+            entropy.append(self.group.rank)
+        words = np.random.SeedSequence(entropy).generate_state(2)
         return torch.Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
-    def _chosen(self) -> np.ndarray:
-        """This process's photographs of the step, ascending; a new shuffle every epoch."""
-        epoch, place = divmod(self.step, self.steps_an_epoch)
-        order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.photos))
-        start = place * self.settings.batch_size
-        chosen = np.sort(order[start : start + self.settings.batch_size])
-        return chosen[self.group.rank :: self.group.size]
+    def _batch(self) -> np.ndarray:
+        """Image indices of this step and process, ascending; shuffled anew every epoch."""
+        epoch, position = divmod(self.step, self.steps_an_epoch)
+        order = np.random.default_rng([self.settings.seed, 0, epoch]).permutation(len(self.images))
+        start = position * self.settings.batch_size
+        batch = np.sort(order[start : start + self.settings.batch_size])
+        return batch[self.group.rank :: self.group.size]
 
     def _collapse(self, distilled: Distilled | None, terms: ObjectTerms | None) -> CollapseMetrics:
         if distilled is not None:
@@ -211,7 +219,7 @@ class Trainer:
         return collapse_metrics(None, terms.cls)
 
     def _update(self, loss: Tensor) -> float:
-        """Step the optimiser by the schedules, then move the teacher; returns the learning rate."""
+        """Step the optimiser by the schedules, then update the teacher; returns the learning rate."""
         settings = self.settings
         share = self.step / settings.steps
         warm = min(1.0, (self.step + 1) / max(1.0, settings.warmup * settings.steps))
@@ -224,7 +232,7 @@ class Trainer:
             group["lr"] = learning_rate
         self.optimiser.param_groups[0]["weight_decay"] = cosine(*settings.weight_decay, share)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.step < settings.frozen_epochs * self.steps_an_epoch:
             self.student.cls_head.prototypes.grad = None
             self.student.patch_head.prototypes.grad = None

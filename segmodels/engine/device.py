@@ -1,10 +1,10 @@
-"""The one place that turns "auto" into a device."""
+"""Resolve "auto" to a torch device; nothing else in the project does."""
 
 import os
 
 
 def resolve_device(device: str) -> str:
-    """Name the torch device: "auto" is this process's GPU where torch sees one, else "cpu"."""
+    """Resolve "auto" to the GPU of this process where torch sees one, else to "cpu"."""
     if device != "auto":
         return device
     import torch

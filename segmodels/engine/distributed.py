@@ -1,4 +1,4 @@
-"""The processes of one pre-training run, one a GPU, as torchrun starts them."""
+"""The processes of one training run, one a GPU, as torchrun starts them."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,19 +8,19 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
-# Others wait while the first process decodes all photographs. When a process dies, torchrun ends
-# the others at once, so that nothing is gained by giving up earlier.
-_PATIENCE = timedelta(days=1)
+# The others wait while the first process decodes all images. When a process dies, torchrun ends the
+# others at once, so a shorter timeout would gain nothing.
+_TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process's place among those of the run; alone, all its methods do nothing.
+    """The processes of a run as one of them sees them; with one process, its methods do nothing.
 
     Attributes:
-        rank: number of this process, from 0.
-        size: number of processes.
-        device: where this process computes.
+        rank: rank of this process, from 0.
+        size: number of processes (torchrun's world size).
+        device: torch device of this process.
     """
 
     rank: int = 0
@@ -29,14 +29,14 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this process (rank 0) writes the files and the log."""
         return self.rank == 0
 
     def check_batch(self, batch_size: int) -> None:
-        """Make sure that every process gets as many photographs as the others.
+        """Check that a batch splits evenly over the processes.
 
         Raises:
-            ValueError: they cannot be shared out evenly.
+            ValueError: `batch_size` is no multiple of the number of processes.
         """
         if batch_size % self.size:
             raise ValueError(
@@ -45,7 +45,7 @@ class Group:
 
     @torch.no_grad()
     def mean_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors by their means over the processes, in place and in one exchange.
+        """Replace tensors by their means over the processes, in place, in one all-reduce.
 
         Args:
             tensors: of one dtype; the same shapes, in the same order, in every process.
@@ -60,7 +60,7 @@ class Group:
 
     @torch.no_grad()
     def take_first_(self, tensors: Iterable[Tensor]) -> None:
-        """Replace tensors by those of the first process, in place; as in `mean_`."""
+        """Replace tensors by those of rank 0, in place, in one broadcast; see `mean_`."""
         if self.size == 1:
             return
         kept = list(tensors)
@@ -69,14 +69,14 @@ class Group:
         _scatter(flat, kept)
 
     def agree(self, decision: bool) -> bool:
-        """The first process's decision, for all: clocks and folders may differ."""
+        """Return rank 0's decision in every process, as clocks and folders may differ."""
         answer = torch.tensor([float(decision)], device=self.device)
         self.take_first_([answer])
         return bool(answer.item())
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Let the first process run the block alone, then the others, who find what it left."""
+        """Run the block in rank 0 first, then in the others, which find the files it wrote."""
         if not self.leads:
             self.agree(True)
         yield
@@ -85,13 +85,13 @@ class Group:
 
 
 @contextmanager
-def joined(device: str | torch.device) -> Iterator[Group]:
-    """Join the other processes of a torchrun command; without torchrun, be alone.
+def process_group(device: str | torch.device) -> Iterator[Group]:
+    """Join torchrun's process group for the length of a block; without torchrun, a group of one.
 
-    A process that has joined already keeps its group: to leave and come back is not reliable.
+    A process that is in the group already stays in it, as it cannot reliably leave and join again.
 
     Args:
-        device: torch device; under torchrun, any CUDA device stands for this process's own.
+        device: torch device; under torchrun, every CUDA device means the GPU of this local rank.
     """
     device = torch.device(device)
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
@@ -103,7 +103,7 @@ def joined(device: str | torch.device) -> Iterator[Group]:
     inside = distributed.is_initialized()
     if not inside:
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        distributed.init_process_group(backend, timeout=_PATIENCE, device_id=bound)
+        distributed.init_process_group(backend, timeout=_TIMEOUT, device_id=bound)
     try:
         yield Group(distributed.get_rank(), distributed.get_world_size(), device)
     finally:

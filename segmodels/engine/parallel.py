@@ -1,8 +1,8 @@
-"""A bounded pipeline over images: what one waits for, another one computes.
+"""Parallel map over images in threads, with bounded memory.
 
-Threads are enough, as decoding, matrix products and the compiled kernels release the interpreter.
-Each then computes with a single thread: two images side by side are faster than two threads an
-image, and results cannot depend on how many cores share the work.
+Threads are enough, as decoding, matrix products and the compiled kernels release the GIL. Each
+image is computed in one thread: two images in parallel are faster than two threads an image, and
+results do not depend on the number of cores.
 """
 
 import os
@@ -19,8 +19,8 @@ Result = TypeVar("Result")
 
 def available_threads() -> int:
     """Threads that this process should use: OMP_NUM_THREADS if set, else its cores."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else len(os.sched_getaffinity(0))
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdigit() and int(limit) > 0 else len(os.sched_getaffinity(0))
 
 
 def map_in_order(
@@ -30,36 +30,38 @@ def map_in_order(
     workers: int,
     initializer: Callable[[], None] | None = None,
 ) -> Iterator[Result]:
-    """Apply a function to items in threads; yield the results in the items' order.
+    """Apply a function to items in threads; yield the results in the order of the items.
 
-    At most `workers` items are being worked on and as many results wait to be taken, whatever the
-    number of items: memory is bounded. The first error is raised in its item's place, and no
-    further item is begun.
+    Memory is bounded: at most 2 * `workers` items are submitted and not yet yielded. An error is
+    raised in place of its item's result, and no further item is started.
 
     Args:
-        function: Called from several threads.
-        items: Taken one by one, as room comes free.
-        workers: Threads, at least 1.
-        initializer: Called once in each thread.
+        function: called from several threads.
+        items: taken one by one.
+        workers: threads, at least 1.
+        initializer: called once in each thread.
+
+    Raises:
+        ValueError: `workers` is less than 1.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     source = iter(items)
     with ThreadPoolExecutor(workers, initializer=initializer) as pool:
-        waiting: deque[Future[Result]] = deque(
+        pending: deque[Future[Result]] = deque(
             pool.submit(function, item) for item in islice(source, 2 * workers)
         )
         try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, item) for item in islice(source, 1))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(function, item) for item in islice(source, 1))
                 yield result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def map_images(function: Callable[[Item], Result], images: Iterable[Item]) -> Iterator[Result]:
-    """Do as `map_in_order` with all threads of this process, each image in one thread."""
+    """`map_in_order` with all threads of this process, each image in one thread."""
     with _single_threaded_blas():
         yield from map_in_order(
             function, images, workers=available_threads(), initializer=_one_kernel_thread

@@ -1,4 +1,4 @@
-"""Tiny pre-training runs: photographs of discs, settings, and a trainer that knows the discs."""
+"""Tiny pre-training runs: images of discs, settings, and a trainer that knows the discs."""
 
 import io
 import tarfile
@@ -46,29 +46,29 @@ PLAIN = replace(
 
 
 def blobs(n: int, size: int = 24) -> np.ndarray:
-    """Photographs of one coloured disc each, (n, size, size, 3) uint8."""
+    """Images of one coloured disc each, (n, size, size, 3) uint8."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size]
-    photos = np.empty((n, size, size, 3), np.uint8)
-    for photo in photos:
+    images = np.empty((n, size, size, 3), np.uint8)
+    for image in images:
         cy, cx = rng.uniform(size / 4, 3 * size / 4, 2)
         inside = (y - cy) ** 2 + (x - cx) ** 2 < (size / 4) ** 2
-        photo[:] = rng.integers(0, 256, 3)
-        photo[inside] = rng.integers(0, 256, 3)
-    return photos
+        image[:] = rng.integers(0, 256, 3)
+        image[inside] = rng.integers(0, 256, 3)
+    return images
 
 
-def write_photos(folder: Path, photos: np.ndarray) -> None:
+def write_images(folder: Path, images: np.ndarray) -> None:
     """Half of them as files, half in a tar, with one file that is no image."""
     folder.mkdir()
     (folder / "broken.jpg").write_bytes(b"no image")
     with tarfile.open(folder / "shard.tar", "w") as shard:
-        for i, photo in enumerate(photos):
+        for i, image in enumerate(images):
             if i % 2:
-                Image.fromarray(photo).save(folder / f"{i}.png")
+                Image.fromarray(image).save(folder / f"{i}.png")
                 continue
             content = io.BytesIO()
-            Image.fromarray(photo).save(content, "PNG")
+            Image.fromarray(image).save(content, "PNG")
             member = tarfile.TarInfo(f"{i}.png")
             member.size = content.tell()
             content.seek(0)
@@ -76,11 +76,11 @@ def write_photos(folder: Path, photos: np.ndarray) -> None:
 
 
 def trainer_of(
-    settings: PretrainSettings, photos: np.ndarray, group: Group | None = None
+    settings: PretrainSettings, images: np.ndarray, group: Group | None = None
 ) -> Trainer:
-    """A trainer that knows where the photographs' objects are."""
-    maps = np.stack([salient_map(photo, settings.saliency.cells) for photo in photos])
-    return Trainer(settings, photos, maps, group=group)
+    """A trainer that knows where the images' objects are."""
+    maps = np.stack([salient_map(image, settings.saliency.cells) for image in images])
+    return Trainer(settings, images, maps, group=group)
 
 
 def states_equal(a: Trainer, b: Trainer) -> bool:

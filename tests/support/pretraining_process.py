@@ -1,4 +1,4 @@
-"""One of the processes that torchrun starts for `test_dino_distributed.py`: it leaves what it holds."""
+"""One of the processes that torchrun starts for `test_distributed.py`; it saves its state."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,7 @@ from pretraining import PLAIN, TINY, blobs, trainer_of
 
 from segmodels.dino.pretrain import pretrain
 from segmodels.dino.trainer import Trainer
-from segmodels.engine.distributed import Group, joined
+from segmodels.engine.distributed import Group, process_group
 
 
 def advanced(trainer: Trainer, steps: int) -> Trainer:
@@ -33,16 +33,16 @@ def held(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def scenarios(out: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
-    photos = blobs(16)
-    one_step = advanced(trainer_of(PLAIN, photos, group), 1)
-    whole = advanced(trainer_of(TINY, photos, group), 5)
-    stopped = advanced(trainer_of(TINY, photos, group), 2)
+    images = blobs(16)
+    one_step = advanced(trainer_of(PLAIN, images, group), 1)
+    whole = advanced(trainer_of(TINY, images, group), 5)
+    stopped = advanced(trainer_of(TINY, images, group), 2)
     with group.leader_first():
         stopped.save(out / "stopped.pt")
-    resumed = trainer_of(TINY, photos, group)
+    resumed = trainer_of(TINY, images, group)
     resumed.resume(out / "stopped.pt")
     # Nothing is salient for the second process: both must learn the same parameters still.
-    one_sided = trainer_of(replace(TINY, dino_weight=0.0), photos, group)
+    one_sided = trainer_of(replace(TINY, dino_weight=0.0), images, group)
     if not group.leads:
         one_sided.maps = np.zeros_like(one_sided.maps)
     return {
@@ -54,7 +54,7 @@ def scenarios(out: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def main(images: Path, out: Path) -> None:
-    with joined("cpu") as group:
+    with process_group("cpu") as group:
         assert group.size == 2
         # Only the first process's answer counts.
         assert group.agree(group.leads)

@@ -20,10 +20,10 @@ def test_heat_runs_from_dark_to_light_and_enlarges_patches() -> None:
     assert (heat(np.zeros((2, 2)), 1) == heat(np.zeros((1, 1)), 1)).all()
 
 
-def test_a_row_shows_the_photograph_and_every_head() -> None:
+def test_a_row_shows_the_image_and_every_head() -> None:
     backbone = load_backbone("embedded")
-    photos = [np.full((60, 90, 3), value, np.uint8) for value in (40, 200)]
-    panel = attention_panel(backbone, photos, tile=32)
+    images = [np.full((60, 90, 3), value, np.uint8) for value in (40, 200)]
+    panel = attention_panel(backbone, images, tile=32)
     # Six pixels between and around tiles, eighteen for a caption.
     assert panel.shape == (2 * (32 + 18 + 6) + 6, 4 * (32 + 6) + 6, 3)
     for row, value in enumerate((40, 200)):

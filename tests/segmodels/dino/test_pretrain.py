@@ -13,19 +13,19 @@ from pretraining import CROPS, PLAIN, TINY, blobs, states_equal, trainer_of
 from segmodels.backbones.pixels import normalised_pixels
 from segmodels.backbones.vit import PatchEmbed, VisionTransformer
 from segmodels.dino.collapse import collapse_metrics, effective_rank
-from segmodels.dino.losses import DinoHead, Targets, cross_entropy, view_loss
+from segmodels.dino.losses import CenteredTargets, cross_entropy, view_loss
 from segmodels.dino.multicrop import multicrop, patch_points, points_in_crop
-from segmodels.dino.networks import start_from
+from segmodels.dino.networks import DinoHead, start_from
 from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.settings import ShapeSettings
 from segmodels.dino.trainer import CheckpointMismatchError, Trainer, cosine
 
 
 def test_views_are_a_function_of_the_seed() -> None:
-    photos = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    first = multicrop(photos, CROPS, torch.Generator().manual_seed(5))
-    again = multicrop(photos, CROPS, torch.Generator().manual_seed(5))
-    other = multicrop(photos, CROPS, torch.Generator().manual_seed(6))
+    images = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    first = multicrop(images, CROPS, torch.Generator().manual_seed(5))
+    again = multicrop(images, CROPS, torch.Generator().manual_seed(5))
+    other = multicrop(images, CROPS, torch.Generator().manual_seed(6))
     assert first[0].pixels.shape == (6, 3, 16, 16)
     assert first[1].pixels.shape == (6, 3, 8, 8)
     for a, b, c in zip(first, again, other, strict=True):
@@ -34,9 +34,9 @@ def test_views_are_a_function_of_the_seed() -> None:
         assert not torch.equal(a.frames, c.frames)
 
 
-def test_crops_stay_within_the_photograph_and_their_scale() -> None:
-    photos = torch.zeros(200, 3, 24, 24)
-    _, local = multicrop(photos, CROPS, torch.Generator().manual_seed(0))
+def test_crops_stay_within_the_image_and_their_scale() -> None:
+    images = torch.zeros(200, 3, 24, 24)
+    _, local = multicrop(images, CROPS, torch.Generator().manual_seed(0))
     centre, half = local.frames[:, :2], local.frames[:, 2:].abs()
     assert (centre.abs() + half).max() <= 1 + 1e-6
     area = half.prod(dim=1)
@@ -45,7 +45,7 @@ def test_crops_stay_within_the_photograph_and_their_scale() -> None:
 
 
 def test_patch_points_of_a_mirrored_crop_by_hand() -> None:
-    # Right half of the photograph, mirrored: its first column is the rightmost.
+    # Right half of the image, mirrored: its first column is the rightmost.
     frame = torch.tensor([[0.5, 0.0, -0.5, 1.0]])
     points = patch_points(frame, 2)
     expected = torch.tensor([[[0.75, -0.5], [0.25, -0.5], [0.75, 0.5], [0.25, 0.5]]])
@@ -65,7 +65,7 @@ def test_crops_are_mirrored_where_their_frame_says_so() -> None:
 
 
 def test_targets_are_centred_and_sharpened_by_hand() -> None:
-    targets = Targets(2, temperature=0.5, momentum=0.75)
+    targets = CenteredTargets(2, temperature=0.5, momentum=0.75)
     targets.centre.copy_(torch.tensor([1.0, 0.0]))
     got = targets(torch.tensor([[1.0, 0.5], [3.0, 0.5]]))
     odds = torch.tensor([[0.0, 0.5], [2.0, 0.5]]) / 0.5
@@ -167,12 +167,12 @@ def test_prototypes_are_frozen_in_the_first_epoch_only() -> None:
 
 
 def test_patch_basis_decorrelates_and_keeps_other_channels() -> None:
-    photos = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (20, 24, 24, 3), dtype=np.uint8)
     embed = PatchEmbed(4, 3 * 4 * 4 + 2)
     torch.nn.init.constant_(embed.proj.weight, 0.5)
-    set_patch_basis(embed, photos)
+    set_patch_basis(embed, images)
     assert (embed.proj.weight[48:] == 0.5).all()
-    pixels = torch.from_numpy(np.stack([normalised_pixels(photo) for photo in photos]))
+    pixels = torch.from_numpy(np.stack([normalised_pixels(image) for image in images]))
     with torch.no_grad():
         tokens = embed(pixels)[..., :48].flatten(0, 1)
     torch.testing.assert_close(tokens.mean(dim=0), torch.zeros(48), atol=1e-4, rtol=0)
@@ -183,13 +183,13 @@ def test_patch_basis_decorrelates_and_keeps_other_channels() -> None:
     assert (covariance.diag().diff() <= 1e-5).all()
 
 
-def test_an_epoch_shows_every_photograph_once() -> None:
-    photos = np.arange(8, dtype=np.uint8)[:, None, None, None].repeat(24, 1).repeat(24, 2)
-    trainer = trainer_of(TINY, photos.repeat(3, 3))
+def test_an_epoch_shows_every_image_once() -> None:
+    images = np.arange(8, dtype=np.uint8)[:, None, None, None].repeat(24, 1).repeat(24, 2)
+    trainer = trainer_of(TINY, images.repeat(3, 3))
     seen = []
     for step in range(2):
         trainer.step = step
-        seen += trainer._chosen().tolist()
+        seen += trainer._batch().tolist()
     assert sorted(seen) == list(range(8))
 
 
@@ -228,17 +228,17 @@ def test_native_grid_is_that_of_the_largest_views() -> None:
 
 
 def test_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    photos = blobs(12)
-    whole = trainer_of(TINY, photos)
+    images = blobs(12)
+    whole = trainer_of(TINY, images)
     for _ in range(6):
         whole.train_step()
 
-    first = trainer_of(TINY, photos)
+    first = trainer_of(TINY, images)
     for _ in range(2):
         first.train_step()
     first.save(tmp_path / "checkpoint.pt")
     torch.manual_seed(99)
-    second = trainer_of(TINY, photos)
+    second = trainer_of(TINY, images)
     second.resume(tmp_path / "checkpoint.pt")
     for _ in range(4):
         second.train_step()
@@ -315,6 +315,6 @@ def test_a_run_that_learns_nothing_is_refused() -> None:
         replace(PLAIN, dino_weight=0.0)
 
 
-def test_too_few_photographs_are_refused() -> None:
-    with pytest.raises(ValueError, match="more than the 3 photographs"):
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="more than the 3 images"):
         trainer_of(TINY, blobs(3))

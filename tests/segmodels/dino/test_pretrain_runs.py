@@ -1,4 +1,4 @@
-"""Pre-training as a command: photographs, maps and checkpoint on disk, what it says, export."""
+"""Pre-training as a command: images, maps and checkpoint on disk, what it says, export."""
 
 import json
 import sys
@@ -7,50 +7,51 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretraining import PLAIN, TINY, blobs, trainer_of, write_photos
+from pretraining import PLAIN, TINY, blobs, trainer_of, write_images
 
 from segmodels.backbones import load_backbone
+from segmodels.backbones.ref import BackboneRef
 from segmodels.dino.export import export
-from segmodels.dino.photos import cached_photos
+from segmodels.dino.images import cached_images
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, main, pretrain
 
 
-def test_photos_are_decoded_once_from_folders_and_tars(tmp_path: Path) -> None:
-    photos = blobs(6)
-    write_photos(tmp_path / "in", photos)
-    decoded = cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
-    assert sorted(p.tobytes() for p in decoded) == sorted(p.tobytes() for p in photos)
+def test_images_are_decoded_once_from_folders_and_tars(tmp_path: Path) -> None:
+    images = blobs(6)
+    write_images(tmp_path / "in", images)
+    decoded = cached_images([tmp_path / "in"], tmp_path / "cache", 24)
+    assert sorted(p.tobytes() for p in decoded) == sorted(p.tobytes() for p in images)
     (cache,) = (tmp_path / "cache").iterdir()
     stamp = cache.stat().st_mtime_ns
-    cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
+    cached_images([tmp_path / "in"], tmp_path / "cache", 24)
     assert cache.stat().st_mtime_ns == stamp
 
 
-def test_no_photograph_is_an_error(tmp_path: Path) -> None:
+def test_no_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(ValueError, match="no readable photograph"):
-        cached_photos([tmp_path / "in"], tmp_path / "cache", 24)
+    with pytest.raises(ValueError, match="no readable image"):
+        cached_images([tmp_path / "in"], tmp_path / "cache", 24)
     with pytest.raises(ValueError, match="neither a folder nor"):
-        cached_photos([tmp_path / "absent"], tmp_path / "cache", 24)
+        cached_images([tmp_path / "absent"], tmp_path / "cache", 24)
 
 
-def test_maps_belong_to_their_photographs_and_losses(tmp_path: Path) -> None:
-    for name, photos in (("one", blobs(8)), ("other", blobs(8)[::-1])):
-        write_photos(tmp_path / name, photos)
+def test_maps_belong_to_their_images_and_losses(tmp_path: Path) -> None:
+    for name, images in (("one", blobs(8)), ("other", blobs(8)[::-1])):
+        write_images(tmp_path / name, images)
     plain = replace(PLAIN, steps=1)
-    pretrain(plain, [tmp_path / "one"], tmp_path / "plain", say=lambda _: None)
+    pretrain(plain, [tmp_path / "one"], tmp_path / "plain", log=lambda _: None)
     assert not list((tmp_path / "plain").glob("*.maps"))
     for name in ("one", "other"):
-        # As many photographs as before, in the same folder, but others.
+        # As many images as before, in the same folder, but others.
         run = pretrain(
-            replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", say=lambda _: None
+            replace(TINY, steps=1), [tmp_path / name], tmp_path / "run", log=lambda _: None
         )
         run.unlink()
     assert len(list((tmp_path / "run").glob("*.maps"))) == 2
 
 
 def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", blobs(12))
+    write_images(tmp_path / "in", blobs(12))
     said: list[str] = []
 
     def run(minutes: float) -> Path:
@@ -61,13 +62,13 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
             minutes=minutes,
             report_every=2,
             save_every=3,
-            say=said.append,
+            log=said.append,
         )
 
     checkpoint = run(minutes=0)
     assert checkpoint == tmp_path / "out" / CHECKPOINT
     run(minutes=10)
-    assert "continuing at step 0" in said
+    assert "resuming at step 0" in said
     lines = [json.loads(line) for line in (tmp_path / "out" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
     assert all(line["collapse"]["rank"] >= 1 for line in lines)
@@ -76,7 +77,7 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     export(checkpoint, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
     backbone = load_backbone(weights)
     assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
-    trained = trainer_of(TINY, cached_photos([tmp_path / "in"], tmp_path / "out", 24))
+    trained = trainer_of(TINY, cached_images([tmp_path / "in"], tmp_path / "out", 24))
     trained.resume(checkpoint)
     pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -85,14 +86,18 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
 
 
 def test_a_backbone_may_find_the_objects(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", blobs(6))
+    write_images(tmp_path / "in", blobs(6))
     out, weights = tmp_path / "out", tmp_path / "tiny.safetensors"
-    first = pretrain(replace(TINY, steps=1), [tmp_path / "in"], out, say=lambda _: None)
+    first = pretrain(replace(TINY, steps=1), [tmp_path / "in"], out, log=lambda _: None)
     export(first, weights, num_heads=2, image_size=48, tau=0.2, center_keys=True)
     (by_hand,) = out.glob("*.maps")
     first.unlink()
     pretrain(
-        replace(TINY, steps=1), [tmp_path / "in"], out, objects=str(weights), say=lambda _: None
+        replace(TINY, steps=1),
+        [tmp_path / "in"],
+        out,
+        objects=BackboneRef(str(weights)),
+        log=lambda _: None,
     )
     (found,) = set(out.glob("*.maps")) - {by_hand}
     assert found.stem == f"{by_hand.stem}-{load_backbone(weights).digest[:16]}"
@@ -101,23 +106,23 @@ def test_a_backbone_may_find_the_objects(tmp_path: Path) -> None:
 
 
 def test_without_self_distillation_its_numbers_are_left_out(tmp_path: Path) -> None:
-    write_photos(tmp_path / "in", blobs(8))
+    write_images(tmp_path / "in", blobs(8))
     said: list[str] = []
     settings = replace(TINY, steps=2, dino_weight=0.0)
-    pretrain(settings, [tmp_path / "in"], tmp_path / "out", report_every=2, say=said.append)
+    pretrain(settings, [tmp_path / "in"], tmp_path / "out", report_every=2, log=said.append)
     (line,) = map(json.loads, (tmp_path / "out" / PROGRESS).read_text().splitlines())
     assert line["collapse"].keys() == {"sharpness", "spread", "rank"}
     assert line["collapse"]["sharpness"] is line["collapse"]["spread"] is None
     (told,) = (words.split() for words in said if words.startswith("step 2/2 loss"))
     assert told[4::2][:-1] == ["saliency", "shape", "rank"]
-    assert told[-1] == "photos/s"
+    assert told[-1] == "images/s"
 
 
 def test_weights_of_the_losses_are_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # At its real sizes, but out of time before the first step.
-    write_photos(tmp_path / "in", blobs(2))
+    write_images(tmp_path / "in", blobs(2))
     words = f"""pretrain --images {tmp_path / "in"} --out {tmp_path / "out"} --minutes 0
         --batch-size 2 --depth 1 --dino-weight 0 --saliency-weight 0.25 --shape-weight 0.5"""
     monkeypatch.setattr(sys, "argv", words.split())

@@ -17,7 +17,7 @@ from pretraining import PLAIN, TINY, blobs, trainer_of
 from segmodels.dino.losses import view_loss
 from segmodels.dino.multicrop import multicrop
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS
-from segmodels.engine.distributed import Group, joined
+from segmodels.engine.distributed import Group, process_group
 
 Left = dict[str, dict[str, torch.Tensor]]
 
@@ -26,15 +26,15 @@ Left = dict[str, dict[str, torch.Tensor]]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder of what the two processes left, and what they said."""
     out = tmp_path_factory.mktemp("processes")
-    photos = out / "photos"
-    photos.mkdir()
-    for number, photo in enumerate(blobs(12)):
-        Image.fromarray(photo).save(photos / f"{number:02}.png")
+    images = out / "photos"
+    images.mkdir()
+    for number, image in enumerate(blobs(12)):
+        Image.fromarray(image).save(images / f"{number:02}.png")
     script = Path(pretraining_process.__file__)
     root = script.parents[2]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        str(script), str(photos), str(out),
+        str(script), str(images), str(out),
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(
@@ -82,8 +82,8 @@ def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> N
     gradients, means = [], []
     for rank, words in ((0, [PLAIN.seed, 1, 0]), (1, [PLAIN.seed, 1, 0, 1])):
         high, low = np.random.SeedSequence(words).generate_state(2).tolist()
-        photos = torch.from_numpy(blobs(16)[chosen[rank::2]]).permute(0, 3, 1, 2).float() / 255
-        far, near = multicrop(photos, PLAIN.crops, torch.Generator().manual_seed(high << 32 | low))
+        images = torch.from_numpy(blobs(16)[chosen[rank::2]]).permute(0, 3, 1, 2).float() / 255
+        far, near = multicrop(images, PLAIN.crops, torch.Generator().manual_seed(high << 32 | low))
         with torch.no_grad():
             seen = trainer.teacher.cls_head(trainer.teacher.backbone(far.pixels).cls)
         means.append(seen.mean(dim=0))
@@ -123,7 +123,7 @@ def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> N
 
 def test_one_process_writes_and_speaks(finished: tuple[Path, str]) -> None:
     out, said = finished
-    assert said.count("continuing at step 0") == 1
+    assert said.count("resuming at step 0") == 1
     assert said.count("step 4/8 loss") == 1
     lines = [json.loads(line) for line in (out / "run" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
@@ -134,12 +134,12 @@ def test_one_process_writes_and_speaks(finished: tuple[Path, str]) -> None:
 def test_processes_share_out_each_step_and_draw_differently() -> None:
     # No step is run: the parts are known before anything is exchanged.
     parts = [trainer_of(TINY, blobs(16)) for _ in range(2)]
-    whole = parts[0]._chosen().tolist()
+    whole = parts[0]._batch().tolist()
     draws = []
     for rank, trainer in enumerate(parts):
         trainer.group = Group(rank, 2)
         draws.append(trainer._generator(1).initial_seed())
-    assert sorted(number for trainer in parts for number in trainer._chosen().tolist()) == whole
+    assert sorted(number for trainer in parts for number in trainer._batch().tolist()) == whole
     assert len(set(draws)) == 2
 
 
@@ -151,7 +151,7 @@ def test_uneven_parts_are_refused() -> None:
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    with joined("cpu") as group:
+    with process_group("cpu") as group:
         assert group == Group(0, 1, torch.device("cpu"))
         tensor = torch.arange(3.0)
         group.mean_([tensor])

@@ -20,7 +20,7 @@ CHILD = """
 import os, time
 from segmodels.engine.lifetime import end_with_parent
 end_with_parent()
-print("child", os.getpid(), flush=True)
+os.write(1, f"child {os.getpid()}\\n".encode())
 time.sleep(600)
 """
 PARENT_OF_PROCESS = f"""
@@ -35,7 +35,7 @@ from segmodels.engine.lifetime import end_with_parent
 
 def work(seconds):
     time.sleep(seconds)
-    print("child", os.getpid(), flush=True)
+    os.write(1, f"child {os.getpid()}\\n".encode())
     time.sleep(600)
 
 if __name__ == "__main__":

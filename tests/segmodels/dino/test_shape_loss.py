@@ -10,7 +10,7 @@ from pretraining import PLAIN, TINY, blobs, trainer_of
 
 from segmodels.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
 from segmodels.dino.multicrop import patch_points
-from segmodels.dino.shape import object_views, shape_loss
+from segmodels.dino.shape_loss import object_views, shape_loss
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -46,10 +46,10 @@ def test_cls_learns_the_shapes_of_objects() -> None:
 
 def test_views_show_the_object_before_the_mean_colour() -> None:
     # All but the lower right quarter is the object; its box is everything.
-    photos = torch.rand(64, 3, 24, 24, generator=seeded())
+    images = torch.rand(64, 3, 24, 24, generator=seeded())
     maps = torch.ones(64, 12, 12)
     maps[:, 6:, 6:] = 0
-    views = object_views(photos, maps, 16, seeded(1))
+    views = object_views(images, maps, 16, seeded(1))
     assert views.pixels.shape == (64, 3, 16, 16)
     points = patch_points(views.frames, 16)
     # Clear of the opacity's ramp and of blur, which reaches a pixel of the view.
@@ -77,11 +77,11 @@ def test_what_is_hardly_salient_fades_into_the_mean_colour() -> None:
     assert ((pixels - expected).abs().amax(dim=(1, 2, 3)) < 1e-4).sum() >= 2
 
 
-def test_a_photograph_without_an_object_is_shown_whole() -> None:
-    photos = torch.rand(20, 3, 24, 24, generator=seeded())
+def test_an_image_without_an_object_is_shown_whole() -> None:
+    images = torch.rand(20, 3, 24, 24, generator=seeded())
     nothing = torch.full((20, 12, 12), 0.4)
-    views = object_views(photos, nothing, 8, seeded(1))
-    everything = object_views(photos, torch.ones(20, 12, 12), 8, seeded(1))
+    views = object_views(images, nothing, 8, seeded(1))
+    everything = object_views(images, torch.ones(20, 12, 12), 8, seeded(1))
     assert torch.equal(views.pixels, everything.pixels)
     assert torch.equal(views.frames, everything.frames)
     assert views.frames[:, :2].abs().max() <= 0.1 + 1e-6
@@ -109,8 +109,8 @@ def test_frames_lie_about_the_objects_box() -> None:
 
 
 def test_views_are_a_function_of_the_seed() -> None:
-    photos = torch.rand(3, 3, 24, 24, generator=seeded())
+    images = torch.rand(3, 3, 24, 24, generator=seeded())
     maps = torch.rand(3, 12, 12, generator=seeded(1))
-    first, again, other = (object_views(photos, maps, 8, seeded(seed)) for seed in (5, 5, 6))
+    first, again, other = (object_views(images, maps, 8, seeded(seed)) for seed in (5, 5, 6))
     assert torch.equal(first.pixels, again.pixels)
     assert not torch.equal(first.frames, other.frames)

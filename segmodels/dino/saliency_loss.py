@@ -1,4 +1,4 @@
-"""The loss that makes keys tell what stands out of a photograph from its surroundings."""
+"""Saliency loss: keys of salient patches unlike keys of the background."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from segmodels.dino.settings import SaliencySettings
 
 
 def salient_patches(salient: Tensor, frames: Tensor, grid: int) -> Tensor:
-    """The share of each patch of a view that is salient.
+    """Saliency of each patch of a view, sampled at the patch centres.
 
     Args:
-        salient: (n, cells, cells) in [0, 1].
-        frames: (n, 4), where the views lie in the photographs; see `multicrop.Views`.
+        salient: (n, cells, cells) in [0, 1], maps of the images.
+        frames: (n, 4) of the views; see `multicrop.Views`.
         grid: patches a side of the views.
 
     Returns:
@@ -26,17 +26,20 @@ def salient_patches(salient: Tensor, frames: Tensor, grid: int) -> Tensor:
 
 
 def saliency_loss(keys: Tensor, salient: Tensor, settings: SaliencySettings) -> Tensor:
-    """Cross entropy of "these two patches lie on the same side", read off their keys' cosine.
+    """Cross entropy of "both patches are salient or both background" from the cosine of their keys.
 
-    Keys are centred per view, as MaskCut takes them. Both sides of a view weigh the same, however
-    large they are; views without a salient patch do not count. Salient patches farther apart than
-    `reach` are asked nothing, as they may belong to different objects; patches of the surroundings
-    as far apart count `far_background` only, as grass and sky may differ.
+    Keys are centred per view, as for MaskCut. Object and background of a view weigh the same,
+    whatever their areas; views without a salient patch do not count. Pairs of salient patches farther
+    apart than `reach` are left out, as they may show different objects; background pairs as far apart
+    have the weight `far_background`, as grass and sky may differ.
 
     Args:
         keys: (n, grid * grid, d).
-        salient: (n, grid * grid) share of each patch that is salient.
+        salient: (n, grid * grid) in [0, 1], saliency of each patch.
         settings: reach, far_background, tau and temperature.
+
+    Returns:
+        A scalar tensor.
     """
     counted = salient.sum(dim=1) > 0.5
     if not counted.any():
@@ -44,11 +47,11 @@ def saliency_loss(keys: Tensor, salient: Tensor, settings: SaliencySettings) -> 
     keys, salient = keys[counted].float(), salient[counted]
     unit = functional.normalize(keys - keys.mean(dim=1, keepdim=True), dim=-1)
     cosines = unit @ unit.transpose(1, 2)
-    rest = 1 - salient
+    background = 1 - salient
     both = salient[:, :, None] * salient[:, None]
-    neither = rest[:, :, None] * rest[:, None]
+    neither = background[:, :, None] * background[:, None]
     together = both + neither
-    sides = [side / side.sum(dim=1, keepdim=True).clamp(min=1e-3) for side in (salient, rest)]
+    sides = [side / side.sum(dim=1, keepdim=True).clamp(min=1e-3) for side in (salient, background)]
     weights = (sides[0] + sides[1]) / 2
     far = ~patches_within(settings.reach, round(salient.shape[1] ** 0.5)).to(keys.device)
     free = both + (1 - settings.far_background) * neither
@@ -60,7 +63,7 @@ def saliency_loss(keys: Tensor, salient: Tensor, settings: SaliencySettings) -> 
 
 
 def patches_within(reach: int, grid: int) -> Tensor:
-    """Which patches lie within so many rows and columns of each other: (grid^2, grid^2) bool."""
+    """Pairs of patches at most `reach` rows and columns apart: (grid^2, grid^2) bool."""
     line = torch.arange(grid)
-    places = torch.cartesian_prod(line, line)
-    return (places[:, None] - places).abs().amax(dim=-1) <= reach
+    positions = torch.cartesian_prod(line, line)
+    return (positions[:, None] - positions).abs().amax(dim=-1) <= reach

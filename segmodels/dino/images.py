@@ -1,4 +1,4 @@
-"""Unlabelled photographs decoded once into a flat file of 8-bit squares, then memory-mapped."""
+"""Images of a pre-training run, decoded once to a flat file of 8-bit squares and memory-mapped."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,21 +16,21 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _SAMPLE = 256
 
 
-def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.memmap:
-    """Decode photographs to centre squares, once, and map the result into memory.
+def cached_images(sources: Sequence[Path], cache_folder: Path, size: int) -> np.memmap:
+    """Decode images to centre squares, once, and memory-map the result.
 
     Args:
         sources: folders (searched recursively) and .tar shards.
-        cache_folder: where the decoded squares are kept, one file for each set of sources.
+        cache_folder: folder of the decoded squares, one file for each set of sources.
         size: side of the squares in pixels.
 
     Returns:
-        (n, size, size, 3) uint8 RGB, read-only; unreadable files are left out.
+        (n, size, size, 3) uint8 RGB, read-only; unreadable files are skipped.
 
     Raises:
-        ValueError: no readable photograph in the sources.
+        ValueError: the sources hold no readable image, or one is neither a folder nor a shard.
     """
-    path = cache_folder / f"photos-{size}-{_fingerprint(sources)}.rgb"
+    path = cache_folder / f"photos-{size}-{_sources_digest(sources)}.rgb"
     if not path.is_file():
         with replacing(path) as partial, partial.open("wb") as file:
             for content in _contents(sources):
@@ -39,15 +39,16 @@ def cached_photos(sources: Sequence[Path], cache_folder: Path, size: int) -> np.
                     file.write(square.tobytes())
     if path.stat().st_size == 0:
         path.unlink()
-        raise ValueError(f"no readable photograph in {', '.join(map(str, sources))}")
-    return np.memmap(path, np.uint8, mode="r").reshape(-1, size, size, 3)
+        raise ValueError(f"no readable image in {', '.join(map(str, sources))}")
+    count = path.stat().st_size // (size * size * 3)
+    return np.memmap(path, np.uint8, mode="r", shape=(count, size, size, 3))
 
 
 def sample_digest(rows: np.ndarray) -> str:
-    """Tell photographs, or their maps, from others: a hash of their number and of a sample.
+    """Digest of the shape of an array and of a sample of its rows.
 
     Args:
-        rows: (n, ...), may be a memory map; at most 256 rows are read.
+        rows: (n, ...), may be a memory map; at most 256 rows, evenly spaced, are read.
     """
     chosen = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).round().astype(int)
     digest = hashlib.sha256(str(rows.shape).encode())
@@ -64,7 +65,8 @@ def _files(source: Path) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES | {".tar"})
 
 
-def _fingerprint(sources: Sequence[Path]) -> str:
+def _sources_digest(sources: Sequence[Path]) -> str:
+    """Digest of the names, sizes and modification times of all files."""
     digest = hashlib.sha256()
     for source in sources:
         for path in _files(source):
@@ -85,7 +87,7 @@ def _contents(sources: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _square(content: bytes, size: int) -> np.ndarray | None:
-    """Decode the centre square, (size, size, 3) uint8; None for what is no readable image."""
+    """Decode the centre square, (size, size, 3) uint8; None for an unreadable image."""
     try:
         image = Image.fromarray(decode_image(content))
     except UnreadableImageError:

@@ -1,8 +1,8 @@
-"""The loss that makes CLS know the shape of its photograph's object.
+"""Shape loss: predict the shape of an image's object from CLS.
 
-CLS of a masked box is what `instance_embeddings` takes for an instance. In runs of an hour neither
-DINO's loss nor a contrast of objects (MaskContrast, Van Gansbeke et al. 2021) taught it more about
-an object's class than an untrained network's has; how an object is shaped tells more than that.
+`instance_embeddings` uses CLS of a masked box. In runs of an hour, neither DINO's loss nor a contrast
+of objects (MaskContrast, Van Gansbeke et al. 2021) made CLS tell object classes apart better than an
+untrained network's; the shape of an object says more about its class.
 """
 
 import torch
@@ -13,21 +13,21 @@ from segmodels.backbones.pixels import IMAGENET_MEAN
 from segmodels.dino.multicrop import Views, points_grid, recolour
 
 
-def object_views(photos: Tensor, maps: Tensor, size: int, generator: torch.Generator) -> Views:
-    """Cut each photograph's object out: the rest in the mean colour, about its box in the middle.
+def object_views(images: Tensor, maps: Tensor, size: int, generator: torch.Generator) -> Views:
+    """Crop each image about its object's box, its background replaced by ImageNet's mean colour.
 
     Args:
-        photos: (b, 3, S, S) float32 in [0, 1].
-        maps: (b, cells, cells) in [0, 1]; a photograph without an object is shown whole.
+        images: (b, 3, S, S) float32 in [0, 1].
+        maps: (b, cells, cells) in [0, 1]; an image without an object is kept whole.
         size: side of the views, px.
         generator: source of every random draw.
     """
     maps = torch.where(maps.amax(dim=(1, 2), keepdim=True) > 0.5, maps, 1.0)
-    opacity = functional.interpolate(maps[:, None], photos.shape[-2:], mode="bilinear")
+    opacity = functional.interpolate(maps[:, None], images.shape[-2:], mode="bilinear")
     opacity = (3 * opacity - 1).clamp(0, 1)
     mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
     frames = _box_frames(maps > 0.5, generator)
-    cut = torch.lerp(mean.expand_as(photos), photos, opacity)
+    cut = torch.lerp(mean.expand_as(images), images, opacity)
     crops = functional.grid_sample(
         cut, points_grid(frames, size), padding_mode="border", align_corners=False
     )
@@ -35,10 +35,10 @@ def object_views(photos: Tensor, maps: Tensor, size: int, generator: torch.Gener
 
 
 def shape_loss(logits: Tensor, shares: Tensor) -> Tensor:
-    """Cross entropy of the object's share of each cell of a view, read off CLS.
+    """Binary cross entropy of the object's share of each cell of a view.
 
     Args:
-        logits: (n, cells * cells).
+        logits: (n, cells * cells), of the shape head on CLS.
         shares: (n, cells * cells) in [0, 1]; views without an object do not count.
     """
     counted = shares.sum(dim=1) > 0.5
@@ -48,7 +48,7 @@ def shape_loss(logits: Tensor, shares: Tensor) -> Tensor:
 
 
 def _box_frames(inside: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames (b, 4) about the boxes of (b, cells, cells) bool, each side moved a little."""
+    """Frames (b, 4) about the boxes of masks (b, cells, cells) bool, randomly shifted and scaled."""
     n, cells = inside.shape[:2]
     boxes = []
     for axis in (1, 2):
@@ -56,19 +56,19 @@ def _box_frames(inside: Tensor, generator: torch.Generator) -> Tensor:
         first, last = line.argmax(dim=1), cells - 1 - line.flip(1).argmax(dim=1)
         boxes.append(((first + last + 1) / cells - 1, (last + 1 - first) / cells))
     (x, half_width), (y, half_height) = boxes
-    # As often the whole box as a square of its shorter side's length, like `centre_crop`.
+    # In half of the draws the box becomes a square of its shorter side, like `centre_crop`.
     shorter = torch.minimum(half_width, half_height)
     square = torch.rand(n, generator=generator) < 0.5
     half_width = torch.where(square, shorter, half_width)
     half_height = torch.where(square, shorter, half_height)
-    moved = torch.rand(n, 4, generator=generator) * 0.2 - 0.1
+    jitter = torch.rand(n, 4, generator=generator) * 0.2 - 0.1
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
     return torch.stack(
         [
-            x + moved[:, 0] * half_width,
-            y + moved[:, 1] * half_height,
-            mirror * half_width * (1.1 + moved[:, 2]),
-            half_height * (1.1 + moved[:, 3]),
+            x + jitter[:, 0] * half_width,
+            y + jitter[:, 1] * half_height,
+            mirror * half_width * (1.1 + jitter[:, 2]),
+            half_height * (1.1 + jitter[:, 3]),
         ],
         dim=1,
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretraining import PLAIN, TINY, blobs, states_equal, trainer_of
 
-from segmodels.dino.salient import patches_within, saliency_loss, salient_patches
+from segmodels.dino.saliency_loss import patches_within, saliency_loss, salient_patches
 from segmodels.dino.settings import SaliencySettings
 from segmodels.dino.trainer import Trainer
 
@@ -20,7 +20,7 @@ def test_salient_shares_of_a_mirrored_crop_by_hand() -> None:
     whole, mirrored = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, -1, 1]])
     assert salient_patches(salient, whole, 2).tolist() == [[1, 0, 0, 0]]
     assert salient_patches(salient, mirrored, 2).tolist() == [[0, 1, 0, 0]]
-    # The upper left quarter of the photograph lies within the first cell.
+    # The upper left quarter of the image lies within the first cell.
     assert salient_patches(salient, torch.tensor([[-0.5, -0.5, 0.5, 0.5]]), 2)[0, 0] == 1
 
 
