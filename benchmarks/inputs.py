@@ -63,7 +63,7 @@ def vit_keys(images: list[NDArray[np.uint8]], size: int) -> list[NDArray[np.floa
     """Keys (grid, grid, d) of the embedded backbone at one input size, centred as it asks for."""
     import torch
 
-    from kernels.ncut.affinity import center_keys
+    from kernels.ncut.keys import center_keys
     from segmodels.backbones import load_backbone
     from segmodels.backbones.pixels import normalised_pixels, resize_square
 

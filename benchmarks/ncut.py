@@ -14,7 +14,7 @@ from benchmarks.published_ncut import published_affinity, published_eigenpair
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
 from kernels.ncut import maskcut
-from kernels.ncut.adjacency import join_by_cosine
+from kernels.ncut.adjacency import cosine_adjacency
 from kernels.ncut.affinity import PatchGraphs
 from kernels.ncut.eigen import second_smallest
 
@@ -43,7 +43,7 @@ def subsampled(keys: Keys, side: int) -> Keys:
 
 def graph_of(keys: Keys) -> PatchGraphs:
     """The unpainted graph of one image."""
-    return PatchGraphs(join_by_cosine(keys[None], TAU, np), EPS)
+    return PatchGraphs(cosine_adjacency(keys[None], TAU, np), EPS)
 
 
 def solves(keys: dict[str, Keys], options: Options) -> list[Table]:
@@ -53,7 +53,7 @@ def solves(keys: dict[str, Keys], options: Options) -> list[Table]:
         nothing = np.zeros(len(key), bool)
         graph = graph_of(key)
         ours: dict[str, Callable[[], object]] = {
-            "affinity": partial(join_by_cosine, key[None], TAU, np),
+            "affinity": partial(cosine_adjacency, key[None], TAU, np),
             "solve": partial(second_smallest, graph),
             "three": partial(maskcut, key, _grid(key), tau=TAU, eps=EPS, max_masks=MASKS),
         }
@@ -171,7 +171,7 @@ def solvers(keys: Keys) -> Table:
     import scipy.linalg
     import scipy.sparse.linalg
 
-    graph = CountedProducts(join_by_cosine(keys[None], TAU, np), EPS)
+    graph = CountedProducts(cosine_adjacency(keys[None], TAU, np), EPS)
     size = len(keys)
     trivial = graph.trivial[0]
 
@@ -239,9 +239,9 @@ def solvers(keys: Keys) -> Table:
 
 def storages(keys: Keys) -> Table:
     """One product with the zeros and ones, by how they are kept."""
-    from kernels.ncut.adjacency import BitAdjacency
+    from kernels.ncut.adjacency_cpu import BitAdjacency
 
-    adjacency = join_by_cosine(keys[None], TAU, np)
+    adjacency = cosine_adjacency(keys[None], TAU, np)
     assert isinstance(adjacency, BitAdjacency)
     dense = adjacency.dense(0)
     size = len(keys)
@@ -252,7 +252,7 @@ def storages(keys: Keys) -> Table:
     alternatives: dict[str, tuple[int, Callable[[], object]]] = {
         "bits, sums of eight looked up (ours)": (
             size * size // 8,
-            partial(adjacency.sum_joined, vector),
+            partial(adjacency.matvec, vector),
         ),
         "bytes, multiplied": (size * size, lambda: _multiply_bytes(bytes_, vector[0])),
         "float64, BLAS": (8 * size * size, lambda: doubles @ vector[0]),
@@ -313,7 +313,7 @@ def growth(options: Options) -> Table:
         key = widened(vit_keys([image], 8 * side)[0].reshape(side * side, -1))
         repeats = 1 if side > 60 else 3
         calls = {
-            "affinity": partial(join_by_cosine, key[None], TAU, np),
+            "affinity": partial(cosine_adjacency, key[None], TAU, np),
             "three": partial(maskcut, key, (side, side)),
         }
         timed = {name: each.median for name, each in time_each(calls, repeats=repeats).items()}

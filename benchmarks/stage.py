@@ -158,7 +158,7 @@ def precisions(options: Options) -> Table:
     import torch
 
     from kernels.ncut import maskcut
-    from kernels.ncut.affinity import center_keys
+    from kernels.ncut.keys import center_keys
     from segmodels.backbones import load_backbone
     from segmodels.backbones.pixels import normalised_pixels, resize_square
 

@@ -1,9 +1,10 @@
-"""The one choice between NumPy/SciPy on the CPU and CuPy on a GPU.
+"""The choice between NumPy/SciPy on the CPU and CuPy on a GPU.
 
-Kernels take `backend="auto" | "cpu" | "gpu"`, resolve it once, and write the array code
-against the module that `array_module` returns. A named backend is never replaced by another.
+Kernels take `backend="auto" | "cpu" | "gpu"`, resolve it once, and write array code against the
+module that `array_module` returns. A backend asked for by name is never replaced by another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -17,22 +18,37 @@ Backend = Literal["auto", "cpu", "gpu"]
 ResolvedBackend = Literal["cpu", "gpu"]
 
 
-def resolve_backend(backend: Backend) -> ResolvedBackend:
-    """Turn a wish into the backend that will run.
+def cupy_obstacle() -> str | None:
+    """Why CuPy can use no GPU, in a few words; None where it can."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed"
+    try:
+        device_count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CUDA does not answer: {error}"
+    return None if device_count else "CuPy sees no CUDA device"
+
+
+def resolve_backend(
+    backend: Backend, gpu_obstacle: Callable[[], str | None] = cupy_obstacle
+) -> ResolvedBackend:
+    """Resolve 'auto' to 'cpu' or 'gpu'.
 
     Args:
-        backend: "cpu"; "gpu"; or "auto", which means "gpu" where CuPy imports and sees a device
-            and "cpu" everywhere else.
+        backend: "auto" is "gpu" where the library can use one and "cpu" elsewhere.
+        gpu_obstacle: Says why the library that computes can use no GPU, None where it can.
 
     Raises:
-        BackendUnavailableError: "gpu" was asked for and there is none.
-        ValueError: any other word.
+        BackendUnavailableError: backend is "gpu" and no GPU can be used.
+        ValueError: backend is none of the three.
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be 'auto', 'cpu' or 'gpu', got {backend!r}")
     if backend == "cpu":
         return "cpu"
-    obstacle = _gpu_obstacle()
+    obstacle = gpu_obstacle()
     if obstacle is None:
         return "gpu"
     if backend == "auto":
@@ -59,7 +75,7 @@ class Arrays:
 def arrays_of(backend: ResolvedBackend) -> Arrays:
     """NumPy and SciPy for "cpu", CuPy for "gpu"."""
     if backend == "cpu":
-        return ON_HOST
+        return CPU_ARRAYS
     import cupy
     import cupyx.scipy.ndimage
 
@@ -71,25 +87,12 @@ def array_module(backend: ResolvedBackend) -> ModuleType:
     return arrays_of(backend).xp
 
 
-ON_HOST = Arrays(np, ndimage)
+CPU_ARRAYS = Arrays(np, ndimage)
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """The array as NumPy, copied from the device if it lies on one."""
+    """Return the array as NumPy, copied from the GPU if it is there."""
     if isinstance(array, np.ndarray):
         return array
     host: np.ndarray = array.get()
     return host
-
-
-def _gpu_obstacle() -> str | None:
-    """Why no GPU can be used, in a few words; None where one can."""
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed"
-    try:
-        device_count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"CUDA does not answer: {error}"
-    return None if device_count else "CuPy sees no CUDA device"

@@ -2,15 +2,15 @@
 
 
 class ExNihiloError(Exception):
-    """Base of every error that this project raises by a type of its own."""
+    """Base of all typed errors of this project."""
 
 
 class EigenConvergenceError(ExNihiloError, RuntimeError):
-    """An iterative eigen-solver stopped before its residual met the tolerance."""
+    """An eigensolver stopped before its residual met the tolerance."""
 
 
 class BackendUnavailableError(ExNihiloError, RuntimeError):
-    """A backend was asked for by name that this machine cannot offer."""
+    """A backend was asked for by name that this machine does not have."""
 
 
 class TooFewPointsError(ExNihiloError, ValueError):

@@ -1,4 +1,4 @@
-"""Shapes on the pixel grid: connected components and holes, both with 4-neighbours."""
+"""Connected components and holes of masks, both with 4-connectivity."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from scipy import ndimage
 
 from kernels.backend import Arrays
 
-# Neighbours by an edge, and never those of the next image. On the host: CuPy wants it there too.
+# Edge neighbours within an image, not between images. NumPy, also for CuPy.
 _WITHIN_AN_IMAGE = np.zeros((3, 3, 3), bool)
 _WITHIN_AN_IMAGE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def components_at(masks: Any, seeds: Any, arrays: Arrays) -> Any:
-    """The 4-connected part of every mask that holds one given pixel.
+    """Return the 4-connected component of every mask that holds its seed.
 
     Args:
         masks: (n, H, W) bool.
-        seeds: (n,) int, a set pixel of each mask, counted along the rows.
-        arrays: The library that they belong to.
+        seeds: (n,) int, the row-major index of a set pixel of each mask.
+        arrays: Their array library.
 
     Returns:
         (n, H, W) bool.
 
     Raises:
-        ValueError: a seed lies outside its mask.
+        ValueError: A seed lies outside its mask.
     """
     xp = arrays.xp
     labels = arrays.ndimage.label(masks, structure=_WITHIN_AN_IMAGE)[0]
@@ -36,7 +36,7 @@ def components_at(masks: Any, seeds: Any, arrays: Arrays) -> Any:
 
 
 def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Set the background pixels that no 4-connected background path joins to the image's border.
+    """Set the background pixels without a 4-connected background path to the image's border.
 
     Args:
         masks: (m, H, W) bool.
@@ -49,7 +49,7 @@ def fill_holes(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     filled = masks.copy()
     for mask in filled:
         box = _bounding_box(mask)
-        # Outside its bounding box a mask has no holes; the frame joins all outer background.
+        # A mask has no holes outside its bounding box; the padding connects all outer background.
         labels, _ = ndimage.label(np.pad(~mask[box], 1, constant_values=True))
         mask[box] = (labels != labels[0, 0])[1:-1, 1:-1]
     return filled

@@ -1,10 +1,10 @@
 """The second smallest eigenvector of (D - A) x = lambda D x, by Lanczos steps.
 
 With y = D^1/2 x the problem becomes N y = (1 - lambda) y for N = D^-1/2 A D^-1/2, whose largest
-eigenvalue 1 belongs to a known, trivial vector. Lanczos steps on N, kept orthogonal to that
-vector, find the next one in some tens of products with A, where a dense solver needs O(T^3).
+eigenvalue 1 has a known, trivial eigenvector. Lanczos steps on N, kept orthogonal to it, find the
+next one in some tens of products with A, where a dense solver needs O(T^3).
 
-Images are solved side by side: what takes a GPU one launch an image takes it one launch.
+Images are solved as a batch, so that a GPU needs one kernel launch for all of them.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,15 @@ from kernels.errors import EigenConvergenceError
 from kernels.ncut.affinity import PatchGraphs
 
 MAX_STEPS = 1000
-# Asked for: a bound on the angle between computed and true eigenvector (residual over gap) ...
+# Tolerance: bound on the angle between computed and true eigenvector (residual over gap), with the
+# residual clipped to [floor, ceiling], as the gap is zero where eigenvalues are repeated.
 _ANGLE = 1e-9
-# ... but never a residual below this, since eigenvalues may be repeated and the gap zero ...
 _RESIDUAL_FLOOR = 1e-13
-# ... nor one above this, however wide the gap.
 _RESIDUAL_CEILING = 1e-11
-# A residual that, measured at the end, exceeds this is a failure whatever the steps promised.
+# A larger final residual counts as a failure, whatever the Lanczos bound was.
 _RESIDUAL_LIMIT = 1e-10
 _STEPS_BETWEEN_CHECKS = 4
-# Entries this close to the largest, in units of the largest magnitude, count as equal to it.
+# Entries within this share of the largest magnitude below the largest entry tie with it.
 _TIE = 1e-6
 
 
@@ -38,9 +37,8 @@ class Eigenpairs:
 
     Attributes:
         values: (n,) float64 lambda, in [0, 2].
-        vectors: (n, T) float64 on the graphs' device, x, with x^T D x = 1; its sign is whatever
-            the solver gave.
-        is_dense: (n,) bool, whether the dense solver had to step in.
+        vectors: (n, T) float64 x on the graphs' device, x^T D x = 1, of arbitrary sign.
+        is_dense: (n,) bool, whether the dense solver was used.
     """
 
     values: NDArray[np.float64]
@@ -49,17 +47,17 @@ class Eigenpairs:
 
 
 def second_smallest(graphs: PatchGraphs, *, max_steps: int = MAX_STEPS) -> Eigenpairs:
-    """Solve for the vectors that normalised cuts are read from (Shi and Malik 2000, eq. 11).
+    """Solve for the eigenvectors of normalised cuts (Shi and Malik 2000, eq. 11).
 
-    The same graph gives the same vector on the same machine, bit for bit and whatever other
-    images are solved beside it. Of a repeated eigenvalue the vector is one of many.
+    On one machine a graph gives the same bytes whatever the batch. The vector of a repeated
+    eigenvalue is not unique.
 
     Args:
         graphs: At least two patches an image.
         max_steps: Lanczos steps after which the dense solver takes over.
 
     Raises:
-        EigenConvergenceError: the dense solver failed as well.
+        EigenConvergenceError: The dense solver failed as well.
     """
     if graphs.adjacency.shape[1] < 2:
         raise ValueError("the graph must have at least two patches, got one")
@@ -67,7 +65,7 @@ def second_smallest(graphs: PatchGraphs, *, max_steps: int = MAX_STEPS) -> Eigen
     device_values = graphs.adjacency.xp.asarray(values)[:, None]
     errors = graphs.apply_normalised(vectors) - device_values * vectors
     residuals = to_numpy((errors**2).sum(axis=1) ** 0.5)
-    # Written so that a NaN, which is what an image without convergence has, fails.
+    # Negated, so that the NaN of an image without convergence fails too.
     is_dense = ~(residuals <= _RESIDUAL_LIMIT)
     for image in np.flatnonzero(is_dense):
         values[image], vector = _dense(graphs, int(image))
@@ -84,22 +82,22 @@ def largest_entry_positive(vectors: Any, xp: Any = np) -> Any:
         vectors: (n, T) float64.
         xp: The array module that they belong to.
     """
-    peaks = xp.take_along_axis(vectors, first_largest(abs(vectors))[:, None], axis=1)
+    peaks = xp.take_along_axis(vectors, tolerant_argmax(abs(vectors))[:, None], axis=1)
     return xp.where(peaks < 0.0, -vectors, vectors)
 
 
-def first_largest(vectors: Any) -> Any:
-    """The place of each vector's largest entry, the first of equals: (n, T) to (n,).
+def tolerant_argmax(vectors: Any) -> Any:
+    """Return the index of each vector's largest entry, the first of ties: (n, T) to (n,).
 
-    Patches that are joined to the same others have equal entries: rounding, which is another with
-    every solver, must not choose among them.
+    Patches with the same neighbours have equal entries, up to rounding that differs from solver to
+    solver and must not choose among them.
     """
     scales = abs(vectors).max(axis=1, keepdims=True)
     return (vectors >= vectors.max(axis=1, keepdims=True) - _TIE * scales).argmax(axis=1)
 
 
 def _lanczos(graphs: PatchGraphs, max_steps: int) -> tuple[NDArray[np.float64], Any]:
-    """Largest eigenvalue, and its unit vector, of every N beyond its trivial eigenvector.
+    """Find the largest eigenpair of every N that is orthogonal to the trivial eigenvector.
 
     Returns:
         (n,) values on the host and (n, T) vectors; NaN for images that did not converge.
@@ -121,11 +119,11 @@ def _lanczos(graphs: PatchGraphs, max_steps: int) -> tuple[NDArray[np.float64], 
         basis[:, step] = vector
         image_of_vector = graphs.apply_normalised(vector)
         diagonals[:, step - 1] = (vector * image_of_vector).sum(axis=1)
-        # Full orthogonalisation, the trivial vector included: no ghosts, and no drift back to it.
+        # Full orthogonalisation, the trivial vector included: no ghost eigenvalues, no drift.
         rest = _orthogonalised(image_of_vector, basis[:, : step + 1])
         length = _lengths(rest)
         norms[:, step - 1] = length[:, 0]
-        # A space that is exhausted goes on with zeros; `_ritz_pair` reads no further than there.
+        # An exhausted Krylov space continues with zeros, which `_ritz_pair` does not read.
         vector = xp.where(length > _RESIDUAL_FLOOR, rest / xp.maximum(length, 1e-300), 0.0)
         if step % _STEPS_BETWEEN_CHECKS and step != steps:
             continue
@@ -147,7 +145,7 @@ def _lengths(vectors: Any) -> Any:
 
 
 def _orthogonalised(vectors: Any, bases: Any) -> Any:
-    """Take the span of its basis rows out of every vector; twice, which makes it exact."""
+    """Project the basis rows out of every vector; twice, for orthogonality to rounding."""
     for _ in range(2):
         vectors = vectors - (bases.swapaxes(1, 2) @ (bases @ vectors[:, :, None]))[:, :, 0]
     return vectors
@@ -156,12 +154,12 @@ def _orthogonalised(vectors: Any, bases: Any) -> Any:
 def _ritz_pair(
     diagonal: NDArray[np.float64], norms: NDArray[np.float64], dimension: int
 ) -> tuple[float, NDArray[np.float64]] | None:
-    """Largest eigenvalue of a Lanczos tridiagonal and its vector; None before convergence.
+    """Return the largest eigenpair of a Lanczos tridiagonal matrix; None before convergence.
 
     Args:
         diagonal: (steps,).
-        norms: (steps,), what each step left over; the last one is the residual's factor.
-        dimension: Steps after which the whole space is spanned.
+        norms: (steps,), the off-diagonal, then the factor of the residual.
+        dimension: Steps that span the whole space.
     """
     exhausted = np.flatnonzero(norms <= _RESIDUAL_FLOOR)
     size = int(exhausted[0]) + 1 if len(exhausted) else len(diagonal)
@@ -176,7 +174,7 @@ def _ritz_pair(
 def _top_of_tridiagonal(
     diagonal: NDArray[np.float64], off_diagonal: NDArray[np.float64]
 ) -> tuple[float, float, NDArray[np.float64]]:
-    """Largest eigenvalue, its distance to the next, and its vector, of a symmetric tridiagonal."""
+    """Return a tridiagonal matrix's largest eigenvalue, its gap to the next, and its vector."""
     size = len(diagonal)
     if size == 1:
         return float(diagonal[0]), 1.0, np.ones(1)
@@ -187,12 +185,12 @@ def _top_of_tridiagonal(
 
 
 def _dense(graphs: PatchGraphs, image: int) -> tuple[float, NDArray[np.float64]]:
-    """What `_lanczos` gives, from LAPACK, with the trivial vector's eigenvalue moved to -1."""
+    """Do `_lanczos` for one image by LAPACK, with the trivial eigenvalue deflated to -1."""
     trivial = to_numpy(graphs.trivial[image])
     matrix = graphs.dense_normalised(image) - 2.0 * np.outer(trivial, trivial)
     last = len(trivial) - 1
     try:
         values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[last, last])
     except scipy.linalg.LinAlgError as error:
-        raise EigenConvergenceError(f"the dense eigen-solver failed too: {error}") from error
+        raise EigenConvergenceError(f"the dense eigensolver failed too: {error}") from error
     return float(values[0]), vectors[:, 0]

@@ -1,7 +1,7 @@
-"""MaskCut: several objects of an image, each by a normalised cut of its patches.
+"""MaskCut (CutLER, sec. 3.1 and its code): several objects of an image by repeated cuts.
 
-CutLER, sec. 3.1 and its published program. One cut bipartitions the patch graph; the object
-found is painted, i.e. its patches' keys become zero, and the graph is cut again.
+A normalised cut bipartitions the patch graph; the object found is painted, i.e. its patches' keys
+are set to zero, and the graph is cut again.
 """
 
 from collections.abc import Callable
@@ -11,30 +11,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.backend import ON_HOST, Arrays, Backend, arrays_of, resolve_backend, to_numpy
-from kernels.ncut.adjacency import Adjacency, join_by_cosine
+from kernels.backend import CPU_ARRAYS, Arrays, Backend, arrays_of, resolve_backend, to_numpy
+from kernels.ncut.adjacency import Adjacency, cosine_adjacency
 from kernels.ncut.affinity import PatchGraphs
 from kernels.ncut.eigen import Eigenpairs, largest_entry_positive, second_smallest
-from kernels.ncut.foreground import are_worth_keeping, choose_foreground
+from kernels.ncut.foreground import choose_foreground, is_new_object
 
-# From the numbers of images and their painted patches (images, T) bool to their eigenpairs.
+# From image indices and their painted patches (images, T) bool to their eigenpairs.
 Solve = Callable[[NDArray[np.int64], Any], Eigenpairs]
-# Called with the repetition's number, from 0, and the eigenvectors (n, T); returns them, each
-# with its own sign or the other.
+# From the repetition's index and the eigenvectors (n, T) to the eigenvectors with signs chosen.
 Orientation = Callable[[int, Any], Any]
 
 
 @dataclass(frozen=True)
 class MaskCut:
-    """What the repetitions of one image found, in their order.
+    """Masks of one image, in the order of the repetitions.
 
     Attributes:
-        masks: (max_masks, gh, gw) bool, disjoint: each without the earlier ones. All False where
-            a repetition's object was rejected.
-        eigenvectors: (max_masks, gh, gw) float64, as the foreground was chosen from them.
-        eigenvalues: (max_masks,) float64; NaN where there is but one patch.
-        dense_fallbacks: Repetitions whose eigenvector the iterative solver could not find, so
-            that the dense one, some hundred times slower, had to.
+        masks: (max_masks, gh, gw) bool, disjoint; all False where the object was rejected.
+        eigenvectors: (max_masks, gh, gw) float64, signs chosen.
+        eigenvalues: (max_masks,) float64; NaN for an image of one patch.
+        dense_fallbacks: Repetitions in which Lanczos did not converge and the dense solver, some
+            hundred times slower, was used.
     """
 
     masks: NDArray[np.bool_]
@@ -55,16 +53,34 @@ def maskcut(
     """Find up to `max_masks` objects among an image's patches.
 
     Args:
-        keys: (T, d) float, finite: a key a patch, rows of the grid one after another.
+        keys: (T, d) float, finite: one key a patch, the grid row by row.
         grid: (gh, gw) patches down and across, gh * gw = T.
-        tau: Keys whose cosine exceeds it are joined; in (-1, 1).
-        eps: Affinity of patches that are not joined; in (0, 1).
-        max_masks: Repetitions; at least 1.
+        tau: Patches whose keys' cosine exceeds it are connected; in (-1, 1).
+        eps: Affinity of unconnected patches; in (0, 1).
+        max_masks: Repetitions, at least 1.
         backend: "auto", "cpu" or "gpu".
 
     Returns:
-        Masks, eigenvectors and eigenvalues of all repetitions. The eigenvectors' entry of largest
+        Masks, eigenvectors and eigenvalues of all repetitions. Each eigenvector's entry of largest
         magnitude is positive.
+
+    Raises:
+        BackendUnavailableError: backend is "gpu" and there is none.
+        EigenConvergenceError: Neither eigensolver converged.
+        ValueError: An argument is out of range, or keys are not finite.
+
+    Examples:
+        Two blocks of equal keys on a background, and no third object:
+
+        >>> import numpy as np
+        >>> from kernels.ncut import maskcut
+        >>> regions = np.zeros((8, 10), int)
+        >>> regions[1:3, 1:3], regions[4:7, 5:9] = 1, 2
+        >>> cut = maskcut(np.eye(3)[regions.ravel()], (8, 10), backend="cpu")
+        >>> [np.array_equal(cut.masks[0], regions == 2), np.array_equal(cut.masks[1], regions == 1)]
+        [True, True]
+        >>> cut.masks.sum(axis=(1, 2)).tolist()
+        [12, 4, 0]
     """
     rows, columns = grid
     if rows < 1 or columns < 1 or keys.ndim != 2 or len(keys) != rows * columns:
@@ -84,13 +100,13 @@ def maskcut_batch(
     max_masks: int = 3,
     backend: Backend = "auto",
 ) -> list[MaskCut]:
-    """Do as `maskcut` for several images, each as if it were alone.
+    """Batched `maskcut`; results do not depend on the batch.
 
-    A GPU needs many images at once to be busy; a CPU gains nothing from them. There a batch of 32
-    images of 3,600 patches takes 4 GB.
+    A GPU needs a batch to be busy, a CPU gains nothing from it. On a GPU 32 images of 3,600 patches
+    take 4 GB.
 
     Args:
-        keys: (n, gh, gw, d) float, finite, NumPy or on the device.
+        keys: (n, gh, gw, d) float, finite, NumPy or CuPy.
         tau, eps, max_masks, backend: See `maskcut`.
     """
     if keys.ndim != 4 or 0 in keys.shape[1:3]:
@@ -100,25 +116,27 @@ def maskcut_batch(
     count, *grid, width = keys.shape
     if count == 0:
         return []
-    adjacency = join_by_cosine(keys.reshape(count, -1, width), tau, arrays.xp)
+    adjacency = cosine_adjacency(keys.reshape(count, -1, width), tau, arrays.xp)
     if adjacency.shape[1] == 1:
-        return [_nothing_to_cut(max_masks)] * count
-    solve = solver(adjacency, tau, eps)
+        return [_single_patch(max_masks)] * count
+    solve = ncut_solver(adjacency, tau, eps)
     return cut_repeatedly(solve, (count, *grid), max_masks=max_masks, arrays=arrays)
 
 
-def solver(adjacency: Adjacency, tau: float, eps: float) -> Solve:
-    """The normalised cut of graphs with some patches painted.
+def ncut_solver(adjacency: Adjacency, tau: float, eps: float) -> Solve:
+    """Return the solver of normalised cuts of partly painted graphs.
 
     Args:
-        adjacency: The images' joined patches.
-        tau: The threshold that it was made with; zero keys exceed it if it is negative.
-        eps: Affinity of patches that are not joined.
+        adjacency: Of all images.
+        tau: Its threshold; the cosine of zero keys, 0, exceeds a negative one.
+        eps: Affinity of unconnected patches.
     """
 
     def solve(images: NDArray[np.int64], painted: Any) -> Eigenpairs:
         chosen = adjacency.take(images)
-        return second_smallest(PatchGraphs(chosen, eps, painted=painted, painted_joined=tau < 0.0))
+        return second_smallest(
+            PatchGraphs(chosen, eps, painted=painted, painted_connected=tau < 0.0)
+        )
 
     return solve
 
@@ -129,20 +147,20 @@ def cut_repeatedly(
     *,
     max_masks: int,
     orient: Orientation | None = None,
-    arrays: Arrays = ON_HOST,
+    arrays: Arrays = CPU_ARRAYS,
 ) -> list[MaskCut]:
-    """Run MaskCut's repetitions on any source of eigenvectors.
+    """Run MaskCut's repetitions with any eigensolver.
 
-    As published, a rejected mask counts as an empty "previous" one. Nothing new is then painted,
-    so the next repetition meets the same eigenvector (it is not computed again) and keeps what
-    was rejected for overlap.
+    As in CutLER's code, a rejected mask counts as an empty previous one. Nothing new is painted
+    then, so the next repetition has the same eigenvector (it is not computed again) and accepts a
+    mask that was rejected for overlap.
 
     Args:
-        solve: Gives second smallest eigenpairs.
+        solve: Returns second smallest eigenpairs.
         shape: (n, gh, gw): images and their grid.
         max_masks: Repetitions.
-        orient: The rule for the eigenvectors' signs; None for `largest_entry_positive`.
-        arrays: Where to compute.
+        orient: Chooses the eigenvectors' signs; None for `largest_entry_positive`.
+        arrays: Array library to compute with.
     """
     xp = arrays.xp
     images, rows, columns = shape
@@ -164,9 +182,9 @@ def cut_repeatedly(
         eigenvalues[:, repetition] = values
         found = choose_foreground(eigenvectors[:, repetition], arrays)
         if repetition > 0:
-            found &= are_worth_keeping(found, previous)[:, None, None]
+            found &= is_new_object(found, previous)[:, None, None]
         masks[:, repetition] = found & ~painted
-        # Only where something was painted is the next graph another one.
+        # Only graphs with newly painted patches are solved again.
         changed = np.flatnonzero(to_numpy(masks[:, repetition].any(axis=(1, 2))))
         painted |= found
         previous = found
@@ -177,7 +195,7 @@ def cut_repeatedly(
     ]
 
 
-def _nothing_to_cut(max_masks: int) -> MaskCut:
+def _single_patch(max_masks: int) -> MaskCut:
     shape = (max_masks, 1, 1)
     return MaskCut(np.zeros(shape, dtype=bool), np.zeros(shape), np.full(max_masks, np.nan), 0)
 

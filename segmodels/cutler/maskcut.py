@@ -13,7 +13,7 @@ from kernels.backend import Backend
 from kernels.crf import refine_batch
 from kernels.morphology import fill_holes
 from kernels.ncut import maskcut_batch
-from kernels.ncut.affinity import center_keys
+from kernels.ncut.keys import center_keys
 from kernels.overlaps import mask_iou
 from segmodels.backbones.pixels import resize_square
 

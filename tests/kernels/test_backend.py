@@ -1,9 +1,10 @@
-"""The backend's choice: words, fallbacks, and no silent replacement."""
+"""The backend's choice: names, fallbacks, and no silent replacement."""
 
 import importlib.util
 
 import numpy as np
 import pytest
+from array_modules import require_gpu
 
 from kernels.backend import array_module, resolve_backend, to_numpy
 from kernels.errors import BackendUnavailableError
@@ -11,7 +12,7 @@ from kernels.errors import BackendUnavailableError
 WITHOUT_CUPY = importlib.util.find_spec("cupy") is None
 
 
-def test_cpu_is_always_there():
+def test_cpu_is_always_available():
     assert resolve_backend("cpu") == "cpu"
     assert array_module("cpu") is np
 
@@ -23,9 +24,17 @@ def test_auto_falls_back_and_gpu_does_not():
         resolve_backend("gpu")
 
 
-def test_other_words_are_refused():
+def test_other_names_are_refused():
     with pytest.raises(ValueError, match="backend must be 'auto', 'cpu' or 'gpu', got 'cuda'"):
         resolve_backend("cuda")
+
+
+def test_the_library_that_computes_says_whether_a_gpu_can_be_used():
+    assert resolve_backend("auto", lambda: None) == resolve_backend("gpu", lambda: None) == "gpu"
+    assert resolve_backend("auto", lambda: "too old") == "cpu"
+    assert resolve_backend("cpu", lambda: None) == "cpu"
+    with pytest.raises(BackendUnavailableError, match=r"cannot run here \(too old\)"):
+        resolve_backend("gpu", lambda: "too old")
 
 
 def test_to_numpy_keeps_host_arrays():
@@ -36,11 +45,8 @@ def test_to_numpy_keeps_host_arrays():
 
 @pytest.mark.gpu
 def test_arrays_go_to_the_device_and_back():
-    try:
-        backend = resolve_backend("gpu")
-    except BackendUnavailableError as error:
-        pytest.skip(str(error))
+    require_gpu()
 
-    device_array = array_module(backend).arange(3)
+    device_array = array_module("gpu").arange(3)
 
     np.testing.assert_array_equal(to_numpy(device_array), [0, 1, 2])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from kernels.backend import ON_HOST
+from kernels.backend import CPU_ARRAYS
 from kernels.morphology import components_at, fill_holes
 
 
@@ -68,10 +68,10 @@ def test_component_stops_at_diagonals():
     mask = drawing("##..", ".#..", "..##")
 
     np.testing.assert_array_equal(
-        components_at(mask[None], np.array([0]), ON_HOST)[0], drawing("##..", ".#..", "....")
+        components_at(mask[None], np.array([0]), CPU_ARRAYS)[0], drawing("##..", ".#..", "....")
     )
 
 
 def test_component_needs_a_seed_inside():
     with pytest.raises(ValueError, match="seeds must lie inside their masks"):
-        components_at(drawing("#.")[None], np.array([1]), ON_HOST)
+        components_at(drawing("#.")[None], np.array([1]), CPU_ARRAYS)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from kernels.backend import ON_HOST
-from kernels.ncut.foreground import are_worth_keeping, choose_foreground
+from kernels.backend import CPU_ARRAYS
+from kernels.ncut.foreground import choose_foreground, is_new_object
 
 
 def chosen_from(eigenvector):
-    return choose_foreground(eigenvector[None], ON_HOST)[0]
+    return choose_foreground(eigenvector[None], CPU_ARRAYS)[0]
 
 
 def drawing(*rows):
@@ -89,7 +89,7 @@ def test_images_are_judged_one_by_one():
     eigenvectors[1, 2:, 3] = 3.0
     eigenvectors[2, :2, 3] = 3.0
 
-    together = choose_foreground(eigenvectors, ON_HOST)
+    together = choose_foreground(eigenvectors, CPU_ARRAYS)
 
     for eigenvector, mask in zip(eigenvectors, together, strict=True):
         np.testing.assert_array_equal(mask, eigenvector > 0)
@@ -112,7 +112,7 @@ def test_one_hundredth_of_the_grid_is_too_small(patches, kept):
     mask = np.zeros((10, 10), bool)
     mask.flat[:patches] = True
 
-    assert are_worth_keeping(mask[None], np.zeros((1, 10, 10), bool)).tolist() == [kept]
+    assert is_new_object(mask[None], np.zeros((1, 10, 10), bool)).tolist() == [kept]
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_more_than_half_overlap_is_a_repetition(overlap, kept):
     mask.flat[:15] = True
     previous.flat[15 - overlap : 30 - overlap] = True
 
-    assert are_worth_keeping(mask[None], previous[None]).tolist() == [kept]
+    assert is_new_object(mask[None], previous[None]).tolist() == [kept]

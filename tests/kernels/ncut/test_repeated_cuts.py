@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import scipy.linalg
+from array_modules import require_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patch_graphs import BITS
 
-from kernels.backend import resolve_backend
-from kernels.errors import BackendUnavailableError
-from kernels.ncut.adjacency import DenseAdjacency, join_by_cosine
+from kernels.backend import arrays_of
+from kernels.ncut.adjacency import cosine_adjacency
 from kernels.ncut.affinity import PatchGraphs
 from kernels.ncut.eigen import Eigenpairs, second_smallest
-from kernels.ncut.repeated_cuts import cut_repeatedly, maskcut, maskcut_batch, solver
+from kernels.ncut.repeated_cuts import cut_repeatedly, maskcut, maskcut_batch, ncut_solver
 
 GRID = (60, 60)
 
@@ -42,7 +43,7 @@ def references(test_data):
 
 
 def test_masks_of_the_reference_by_our_sign_rule(references):
-    """The reference's sign is LAPACK's whim; ours differs where that changes one mask of 18."""
+    """The reference's signs are arbitrary (LAPACK's); ours change one mask of 18."""
     same = [
         np.array_equal(ours, theirs)
         for reference in references
@@ -57,7 +58,7 @@ def test_masks_of_the_reference_by_our_sign_rule(references):
 
 def test_all_masks_and_vectors_of_the_reference_by_its_own_sign(references):
     for reference in references:
-        solve = solver(join_by_cosine(reference["features"][None], 0.15, np), 0.15, 1e-5)
+        solve = ncut_solver(cosine_adjacency(reference["features"][None], 0.15, np), 0.15, 1e-5)
 
         def like_reference(repetition, vectors, theirs=reference["eig"]):
             return vectors * np.sign(vectors @ theirs[repetition].ravel())
@@ -279,7 +280,7 @@ def test_the_first_mask_may_be_small():
 
 def test_dense_solutions_are_counted():
     keys = np.stack([random_keys(2, (8, 8), 6), np.ones((64, 6))])
-    adjacency = join_by_cosine(keys, 0.15, np)
+    adjacency = cosine_adjacency(keys, 0.15, np)
 
     def solve(images, painted):
         graphs = PatchGraphs(adjacency.take(images), 1e-5, painted=painted)
@@ -295,7 +296,7 @@ def smooth_images(count, grid):
 
 
 @pytest.mark.parametrize("tau", [0.15, -0.2])
-def test_images_are_cut_as_if_each_were_alone(tau):
+def test_masks_do_not_depend_on_the_batch(tau):
     patches, grid = 63, (7, 9)
     degenerate = np.stack([np.ones((patches, 6)), np.zeros((patches, 6)), np.eye(patches, 6)])
     keys = np.concatenate([degenerate, smooth_images(5, grid)])
@@ -309,25 +310,27 @@ def test_images_are_cut_as_if_each_were_alone(tau):
 
 
 @pytest.mark.parametrize("tau", [0.15, -0.2])
-def test_the_device_storage_cuts_like_the_hosts(tau):
-    """What runs on a GPU, with NumPy in CuPy's place."""
+def test_every_storage_cuts_alike(storage, tau):
     keys = smooth_images(6, (12, 10))
-    entries = DenseAdjacency.of_keys(keys, tau, np)
-    bits = join_by_cosine(keys, tau, np)
 
-    on_host, on_device = (
-        cut_repeatedly(solver(adjacency, tau, 1e-5), (6, 12, 10), max_masks=4)
-        for adjacency in (bits, entries)
+    expected, found = (
+        cut_repeatedly(
+            ncut_solver(each.of_keys(keys, tau), tau, 1e-5),
+            (6, 12, 10),
+            max_masks=4,
+            arrays=arrays_of("cpu" if each.xp is np else "gpu"),
+        )
+        for each in (BITS, storage)
     )
 
-    for ours, theirs in zip(on_host, on_device, strict=True):
+    for ours, theirs in zip(expected, found, strict=True):
         np.testing.assert_array_equal(ours.masks, theirs.masks)
         np.testing.assert_allclose(ours.eigenvectors, theirs.eigenvectors, atol=1e-8)
 
 
 def test_the_slow_solver_is_not_needed_for_images():
-    # What the steps promise lies well within what is demanded in the end: else one image in
-    # four would be solved densely for nothing.
+    # The tolerance of the steps is well within that of the final check: else one image in four
+    # would be solved densely for nothing.
     cuts = maskcut_batch(smooth_images(200, (9, 9)).reshape(200, 9, 9, 6))
 
     assert sum(cut.dense_fallbacks for cut in cuts) == 0
@@ -386,10 +389,7 @@ def test_errors_name_what_is_wrong(changed, message):
 
 @pytest.mark.gpu
 def test_both_backends_find_the_same_masks():
-    try:
-        resolve_backend("gpu")
-    except BackendUnavailableError as error:
-        pytest.skip(str(error))
+    require_gpu()
     keys = random_keys(3, (20, 30), 16)
 
     on_device, on_host = (maskcut(keys, (20, 30), backend=name) for name in ("gpu", "cpu"))
