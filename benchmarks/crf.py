@@ -16,7 +16,7 @@ from benchmarks.options import Options
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
 from kernels.crf import MASKCUT_CRF, STEGO_CRF, CrfSettings, mean_field, refine_masks
-from kernels.permutohedral.lattice import Lattice, build_lattice
+from kernels.permutohedral.lattice_cpu import Lattice, build_lattice
 
 CERTAINTY = float(1 / (1 + np.exp(-1)))  # 0.731: the softmax of (0, 1), MaskCut's unary
 CLASSES, CLASSES_SIDE = 27, 320

@@ -1,97 +1,42 @@
-"""What mean field does with arrays, on the processor and on a GPU.
+"""Array operations of mean field: one engine for the CPU (engine_cpu), one for a GPU (engine_gpu)."""
 
-On the processor an array is (groups, pixels, LANES), the rows of a vector register; on a device it
-is (pixels, channels).
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from types import ModuleType
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.backend import ResolvedBackend, array_module, to_numpy
-from kernels.crf.marginals import softmax, tanh_half
-from kernels.permutohedral.arrays import build_normalised_lattice
-from kernels.permutohedral.lattice import (
-    build_lattice,
-    from_lanes,
-    in_lanes,
-    normalise_symmetrically,
-)
-from kernels.permutohedral.threads import claimed_threads
+from kernels.backend import ResolvedBackend, array_module
+from kernels.crf.engine_cpu import CpuEngine
+from kernels.crf.engine_gpu import ArrayEngine
 
 
 class Filter(Protocol):
-    """A lattice of either kind."""
+    """A normalised lattice of either engine."""
 
     def add_filtered(self, sums: Any, factor: float, values: Any) -> None:
         """Add factor * filtered values to the sums."""
 
 
-@dataclass(frozen=True)
-class Engine:
-    """Lattices and element-wise steps of one backend.
+class Engine(Hashable, Protocol):
+    """Lattices and element-wise steps of one backend, on arrays in a layout of its own."""
 
-    Attributes:
-        build: from features (d, n) float32 and a number of images to their normalised lattice.
-        arrange: from channels (c, n) on the host, and what stands in unused lanes, to an array.
-        channels: from an array and c back to (c, n) float32 on the host.
-        spins: turns the log-odds of two-class problems, one a channel, into P(mask) - P(rest).
-        marginals: turns the scores of one problem's classes into probabilities. Both in place.
-    """
+    def build_lattice(self, features: NDArray[np.float32], images: int) -> Filter:
+        """Build the normalised lattice of features (d, n), n / images points an image."""
 
-    build: Callable[[NDArray[np.float32], int], Filter]
-    arrange: Callable[[NDArray[np.floating], float], Any]
-    channels: Callable[[Any, int], NDArray[np.float32]]
-    spins: Callable[[Any], None]
-    marginals: Callable[[Any], None]
+    def from_channels(self, channels: NDArray[np.floating], padding: float) -> Any:
+        """Arrange (c, n) channels on the host in the engine's layout, unused lanes padded."""
+
+    def to_channels(self, array: Any, count: int) -> NDArray[np.float32]:
+        """Undo `from_channels`: (count, n) float32 on the host."""
+
+    def tanh_half(self, odds: Any) -> None:
+        """Replace log-odds of two-class problems, one a channel, by P(mask) - P(rest)."""
+
+    def softmax(self, scores: Any) -> None:
+        """Replace the scores of one problem's classes by probabilities."""
 
 
 def engine_of(backend: ResolvedBackend) -> Engine:
     """Return the backend's engine."""
-    return HOST if backend == "cpu" else engine_of_arrays(array_module(backend))
-
-
-@lru_cache
-def engine_of_arrays(xp: ModuleType) -> Engine:
-    """Return the engine that computes with an array module, NumPy or CuPy."""
-    return Engine(
-        build=partial(build_normalised_lattice, xp=xp),
-        arrange=lambda channels, _: xp.asarray(channels, np.float32).T.copy(),
-        channels=lambda array, _: np.ascontiguousarray(to_numpy(array.T)),
-        spins=partial(_spins_of_arrays, xp=xp),
-        marginals=partial(_marginals_of_arrays, xp=xp),
-    )
-
-
-def _spins_of_arrays(odds: Any, xp: ModuleType) -> None:
-    odds[...] = xp.tanh(odds * np.float32(0.5))
-
-
-def _marginals_of_arrays(scores: Any, xp: ModuleType) -> None:
-    scores -= scores.max(axis=1, keepdims=True)
-    scores[...] = xp.exp(scores)
-    scores /= scores.sum(axis=1, keepdims=True)
-
-
-def _build_on_host(features: NDArray[np.float32], images: int) -> Filter:
-    if images != 1:
-        raise ValueError(f"the processor takes images one by one, got {images}")
-    return normalise_symmetrically(build_lattice(features.T))
-
-
-def _spins_on_host(odds: NDArray[np.float32]) -> None:
-    with claimed_threads() as parts:
-        tanh_half(odds.reshape(-1), parts)
-
-
-def _marginals_on_host(scores: NDArray[np.float32]) -> None:
-    with claimed_threads() as parts:
-        softmax(scores, parts)
-
-
-HOST = Engine(_build_on_host, in_lanes, from_lanes, _spins_on_host, _marginals_on_host)
+    return CpuEngine() if backend == "cpu" else ArrayEngine(array_module(backend))

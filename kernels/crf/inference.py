@@ -17,7 +17,7 @@ from kernels.backend import Backend, resolve_backend
 from kernels.crf.engines import Engine, Filter, engine_of
 
 _STRIP = 32  # pixels across
-_NEVER = -1e30  # score of a lane without a class
+_NO_CLASS = -1e30  # score of a lane without a class
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,39 @@ def refine_masks(
 ) -> NDArray[np.bool_]:
     """Refine each mask by a two-class dense CRF with MaskCut's constants.
 
-    The unary is the softmax of (1 - mask, mask), so a mask pixel starts with a log-odds of only 1.
+    The unary is the softmax of (1 - mask, mask): a mask pixel starts with log-odds of 1.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         masks: (m, H, W) bool; m may be 0.
-        backend: "cpu" takes Numba's threads (`numba.set_num_threads`), and gives the same bytes
-            with any number of them; "gpu" differs from it by rounding.
+        backend: "auto"; "cpu", whose bytes do not depend on the number of Numba threads
+            (`numba.set_num_threads`); or "gpu", which differs from it by rounding.
 
     Returns:
         (m, H, W) bool, before hole filling.
 
     Raises:
-        BackendUnavailableError: "gpu" was asked for and there is none.
+        BackendUnavailableError: backend is "gpu" and there is none.
+        ValueError: Shapes or dtypes do not fit.
+
+    Examples:
+        A mask three columns too wide shrinks to the edge between two colours:
+
+        >>> import numpy as np
+        >>> from kernels.crf import refine_masks
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> image[:, :20] = 200, 60, 40
+        >>> mask = np.zeros((1, 40, 40), bool)
+        >>> mask[0, :, :23] = True
+        >>> refined = refine_masks(image, mask, backend="cpu")
+        >>> refined.any(axis=(0, 1)).nonzero()[0].max().item()
+        19
+        >>> refined[0, :, :20].all().item()
+        True
     """
     _check_image(image)
     if masks.ndim != 3:
-        raise ValueError(_masks_wanted(image, masks))
+        raise ValueError(_wrong_masks(image, masks))
     refined: NDArray[np.bool_] = refine_batch(image[None], masks[None], backend=backend)[0]
     return refined
 
@@ -84,23 +100,20 @@ def refine_masks(
 def refine_batch(
     images: NDArray[np.uint8], masks: NDArray[np.bool_], *, backend: Backend = "auto"
 ) -> NDArray[np.bool_]:
-    """Do as `refine_masks` for images of one size, each with as many masks; a GPU takes all at once.
+    """Batched `refine_masks`, for images of one size with equally many masks.
 
     Args:
         images: (n, H, W, 3) uint8 RGB, n at least 1.
         masks: (n, m, H, W) bool; m may be 0.
-        backend: as there.
+        backend: See `refine_masks`; a GPU computes the whole batch at once.
 
     Returns:
         (n, m, H, W) bool, before hole filling.
-
-    Raises:
-        BackendUnavailableError: "gpu" was asked for and there is none.
     """
     resolved = resolve_backend(backend)
     _check_image(images[0])
     if masks.ndim != 4 or len(masks) != len(images) or masks.shape[2:] != images.shape[1:3]:
-        raise ValueError(_masks_wanted(images[0], masks[0]))
+        raise ValueError(_wrong_masks(images[0], masks[0]))
     if masks.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
     if masks.size == 0:
@@ -118,9 +131,11 @@ def _refine(
     by_mask = masks.swapaxes(0, 1)
     order = _pixel_order(*masks.shape[2:])
     channels = by_mask.reshape(*by_mask.shape[:2], -1)[:, :, order].reshape(len(by_mask), -1)
-    unary = engine.arrange(np.where(channels, np.float32(1), np.float32(-1)), 0)
+    unary = engine.from_channels(np.where(channels, np.float32(1), np.float32(-1)), 0)
     terms = _pairwise_terms(images, MASKCUT_CRF, engine)
-    odds = engine.channels(_iterate(unary, terms, MASKCUT_CRF.steps, engine.spins), len(channels))
+    odds = engine.to_channels(
+        _iterate(unary, terms, MASKCUT_CRF.steps, engine.tanh_half), len(channels)
+    )
     refined = np.empty((*by_mask.shape[:2], len(order)), np.bool_)
     refined[:, :, order] = (odds > 0).reshape(refined.shape)
     return refined.reshape(by_mask.shape).swapaxes(0, 1)
@@ -137,15 +152,16 @@ def mean_field(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        unary: (c, H, W) float, negative log-probabilities up to a constant per pixel; c >= 2.
-        settings: Pairwise constants, for example STEGO_CRF.
-        backend: as for `refine_masks`.
+        unary: (c, H, W) float, negative log-probabilities up to a constant a pixel; c >= 2.
+        settings: Pairwise terms and steps, e.g. STEGO_CRF.
+        backend: See `refine_masks`.
 
     Returns:
         (c, H, W) float32 probabilities, summing to 1 over c.
 
     Raises:
-        BackendUnavailableError: "gpu" was asked for and there is none.
+        BackendUnavailableError: backend is "gpu" and there is none.
+        ValueError: Shapes do not fit, or unary is not finite.
     """
     engine = engine_of(resolve_backend(backend))
     _check_image(image)
@@ -157,22 +173,22 @@ def mean_field(
     if not np.isfinite(unary).all():
         raise ValueError("unary must be finite, got NaN or infinity")
     order = _pixel_order(*unary.shape[1:])
-    evidence = engine.arrange(-unary.reshape(len(unary), -1)[:, order], _NEVER)
+    evidence = engine.from_channels(-unary.reshape(len(unary), -1)[:, order], _NO_CLASS)
     terms = _pairwise_terms(image[None], settings, engine)
-    scores = _iterate(evidence, terms, settings.steps, engine.marginals)
-    engine.marginals(scores)
+    scores = _iterate(evidence, terms, settings.steps, engine.softmax)
+    engine.softmax(scores)
     marginals = np.empty((len(unary), len(order)), np.float32)
-    marginals[:, order] = engine.channels(scores, len(unary))
+    marginals[:, order] = engine.to_channels(scores, len(unary))
     return marginals.reshape(unary.shape)
 
 
 def _iterate(
     unary: Any, terms: list[tuple[Filter, float]], steps: int, marginalise: Callable[[Any], None]
 ) -> Any:
-    """Return the scores after so many mean-field updates.
+    """Return the scores after `steps` mean-field updates.
 
-    With two classes, mean field needs one number a pixel: s = P(mask) - P(rest) = tanh(odds / 2),
-    and the Potts message of a term is compat * K s. It halves the filtering of the general form.
+    Two classes need one number a pixel, s = P(mask) - P(rest) = tanh(odds / 2), and the Potts
+    message of a term is compat * K s: half the filtering of the general form.
     """
     scores, spare = unary.copy(), unary.copy()
     for _ in range(steps):
@@ -192,23 +208,23 @@ def _pairwise_terms(
     features[:2] = _pixel_positions(height, width)[:, None] / np.float32(settings.bilateral_std)
     colours = images.reshape(count, -1, 3)[:, _pixel_order(height, width)]
     features[2:] = colours.transpose(2, 0, 1) / np.float32(settings.colour_std)
-    bilateral = engine.build(features.reshape(5, -1), count)
+    bilateral = engine.build_lattice(features.reshape(5, -1), count)
     smooth = _smooth_lattice(count, height, width, settings.smooth_std, engine)
     return [(smooth, settings.smooth_compat), (bilateral, settings.bilateral_compat)]
 
 
 @lru_cache(maxsize=2)
 def _smooth_lattice(count: int, height: int, width: int, std: float, engine: Engine) -> Filter:
-    """Return the position-only lattice, which depends on the images' size alone."""
+    """Return the position-only lattice, which depends on the images' size only."""
     features = _pixel_positions(height, width) / np.float32(std)
-    return engine.build(np.tile(features, count), count)
+    return engine.build_lattice(np.tile(features, count), count)
 
 
 @lru_cache(maxsize=2)
 def _pixel_order(height: int, width: int) -> NDArray[np.int64]:
-    """Return the row-major pixels in the order that the lattices see them: strips of columns.
+    """Return row-major pixel indices in the lattices' order: strips of columns.
 
-    Pixels near each other share vertices, which a strip finds in the cache where a row would not.
+    Near pixels share vertices, which stay in the cache along a strip but not along a row.
     """
     return np.argsort(np.arange(height * width) % width // _STRIP, kind="stable")
 
@@ -220,7 +236,7 @@ def _pixel_positions(height: int, width: int) -> NDArray[np.float32]:
     return np.stack([columns, rows]).astype(np.float32)
 
 
-def _masks_wanted(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
+def _wrong_masks(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
     height, width = image.shape[:2]
     return f"masks must be (m, {height}, {width}) like the image, got {masks.shape}"
 

@@ -1,7 +1,7 @@
-"""From scores to marginals in compiled loops over rows of LANES float32.
+"""CPU: from scores to marginals in compiled loops over rows of LANES float32.
 
-The exponential is a polynomial made of single operations, which the compiler turns into vector
-instructions and which give the same bytes on every processor.
+The exponential is a polynomial of single operations, which compile to vector instructions and give
+the same bytes on every processor.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 _BLOCK = 1024  # numbers whose temporaries stay in the first-level cache
-_LOWEST_POWER = np.float32(-60)  # e^-60 is nothing beside 1, yet its products are not subnormal
+_LOWEST_POWER = np.float32(-60)  # negligible beside 1, yet its products are not subnormal
 
 
 @njit(cache=True, nogil=True)
 def _exponential(power: np.float32) -> np.float32:
-    """e^power for power <= 0, to 1e-7 of it: 2^whole times Taylor's series with fitted ends."""
+    """Return e^power for power <= 0, to 1e-7 relative: 2^whole times a fitted Taylor series."""
     power = max(power, _LOWEST_POWER)
     whole = np.floor(power * np.float32(1.44269504) + np.float32(0.5))
     # ln 2 in two pieces, the first one short enough that its product with `whole` is exact.
@@ -48,11 +48,11 @@ def _tanh_half_in_parallel(odds: NDArray[np.float32], parts: int) -> None:
 
 
 def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
-    """Replace log-odds by P(yes) - P(no) = tanh(odds / 2), exactly odd.
+    """Replace log-odds by P(mask) - P(rest) = tanh(odds / 2), an exactly odd function.
 
     Args:
         odds: (n,) float32.
-        parts: threads; the bytes written do not depend on them.
+        parts: Threads; the bytes written do not depend on them.
     """
     if parts == 1:
         _tanh_half(odds)
@@ -62,7 +62,7 @@ def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _softmax(scores: NDArray[np.float32], start: np.int64 | int, stop: np.int64 | int) -> None:
-    """Normalise pixels start..stop - 1, at most _BLOCK numbers a group."""
+    """Apply the softmax to pixels start..stop - 1, at most _BLOCK numbers a group."""
     groups, _, lanes = scores.shape
     pixels = stop - start
     peaks = np.full(_BLOCK, -np.inf, np.float32)
@@ -112,11 +112,11 @@ def _softmax_in_parallel(scores: NDArray[np.float32], blocks: int, parts: int) -
 
 
 def softmax(scores: NDArray[np.float32], parts: int) -> None:
-    """Turn scores into probabilities in place; those below e^-60 of the largest become that.
+    """Replace scores by probabilities, clipped below at e^-60 of the largest.
 
     Args:
         scores: (groups, pixels, lanes) float32; a pixel's classes are its groups' lanes.
-        parts: threads; the bytes written do not depend on them.
+        parts: Threads; the bytes written do not depend on them.
     """
     _, pixels, lanes = scores.shape
     blocks = -(-pixels // (_BLOCK // lanes))

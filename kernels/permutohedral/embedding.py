@@ -1,67 +1,12 @@
-"""Which simplex of the permutohedral lattice holds a point, and how near it is to the corners.
-
-The lattice's vertices fall into d + 1 classes, by the remainder of their coordinates modulo d + 1,
-and each corner of a simplex is of another class. Hence a vertex is (class, code), where the code
-packs the coordinates' quotients into one integer.
-"""
+"""CPU: the simplex of the permutohedral lattice that holds each point, and its barycentric weights."""
 
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-_BLOCK = 512  # points embedded together: their temporaries stay in the first-level cache
-_CODE_BITS = 62
-_EXTENT_LIMIT = 2**20  # float32 still places a point in its cell to a few per cent
+from kernels.permutohedral.geometry import hyperplane_basis
 
-
-def hyperplane_basis(dimensions: int) -> NDArray[np.float32]:
-    """Return (d + 1, d): the isometry onto the plane of zero coordinate sum, scaled for the blur.
-
-    Splat, blur and slice together have a variance of 2/3 (d + 1)^2, so that a unit standard
-    deviation is (d + 1) sqrt(2/3) lattice units long (Adams et al., section 3).
-    """
-    basis = np.zeros((dimensions + 1, dimensions))
-    for column in range(dimensions):
-        basis[: column + 1, column] = 1
-        basis[column + 1, column] = -(column + 1)
-        basis[:, column] /= np.sqrt((column + 1) * (column + 2))
-    basis *= (dimensions + 1) * np.sqrt(2 / 3)
-    return np.asarray(basis, np.float32)
-
-
-def packing(
-    lowest: NDArray[np.float32], highest: NDArray[np.float32], spare_bits: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Say how a vertex's quotients are packed into its code, for points inside a box.
-
-    The last coordinate follows from the others (they sum to zero) and gets the stride 0.
-
-    Args:
-        lowest: (d,) smallest features.
-        highest: (d,) largest features.
-        spare_bits: which codes have to leave free in an integer.
-
-    Returns:
-        Strides (d + 1,), origins (d + 1,), and the number of bits that hold every code.
-
-    Raises:
-        ValueError: The box is so wide that codes overflow.
-    """
-    sides = len(lowest) + 1
-    basis = hyperplane_basis(sides - 1)
-    ends = np.stack([basis * lowest, basis * highest]).astype(np.float64)
-    margin = 3  # corners and their blur neighbours lie outside the points' box
-    low = np.floor(ends.min(axis=0).sum(axis=1) / sides) - margin
-    high = np.ceil(ends.max(axis=0).sum(axis=1) / sides) + margin
-    strides, stride = [], 1
-    for extent in (high - low)[:-1]:
-        strides.append(stride)
-        stride *= int(extent) + 1
-        if extent * sides > _EXTENT_LIMIT or stride.bit_length() + spare_bits > _CODE_BITS:
-            raise ValueError(
-                "features spread too far for the lattice: use larger standard deviations"
-            )
-    return np.array([*strides, 0], np.int64), low.astype(np.int64), stride.bit_length()
+_BLOCK = 512  # points embedded together, so that temporaries stay in the first-level cache
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -74,7 +19,7 @@ def _embed_block(
     weights: NDArray[np.float32],
     start: np.int64 | int,
 ) -> None:
-    """Embed up to _BLOCK points from `start` on; every loop over points is a vector loop."""
+    """Embed up to _BLOCK points from `start` on; every loop over points is vectorised."""
     dimensions, points = features.shape
     sides = dimensions + 1
     count = min(_BLOCK, points - start)
@@ -97,16 +42,16 @@ def _embed_block(
             quotient[point] = np.int32(multiple)
         for point in range(count):
             surplus[point] += quotient[point]
-    # Rank 0 is the coordinate that lies furthest above its multiple; ties by index.
+    # Rank 0 is the coordinate furthest above its multiple; ties by index.
     for side in range(sides):
         for other in range(side + 1, sides):
-            mine, theirs = residuals[side], residuals[other]
-            my_rank, their_rank = ranks[side], ranks[other]
+            first, second = residuals[side], residuals[other]
+            first_rank, second_rank = ranks[side], ranks[other]
             for point in range(count):
-                behind = np.int32(mine[point] >= theirs[point])
-                their_rank[point] += behind
-                my_rank[point] += np.int32(1) - behind
-    # Rounding each coordinate alone may leave the plane: move those that were rounded most.
+                behind = np.int32(first[point] >= second[point])
+                second_rank[point] += behind
+                first_rank[point] += np.int32(1) - behind
+    # Rounding the coordinates one by one may leave the plane: correct those rounded most.
     for side in range(sides):
         quotient, residual, rank = quotients[side], residuals[side], ranks[side]
         for point in range(count):
@@ -116,12 +61,12 @@ def _embed_block(
             quotient[point] += wraps
             residual[point] -= np.float32(wraps) * size
     ordered = np.zeros((sides, _BLOCK), np.float32)
-    for place in range(sides):
-        chosen = ordered[place]
+    for position in range(sides):
+        chosen = ordered[position]
         for side in range(sides):
             residual, rank = residuals[side], ranks[side]
             for point in range(count):
-                chosen[point] += residual[point] if rank[point] == place else np.float32(0)
+                chosen[point] += residual[point] if rank[point] == position else np.float32(0)
     code = codes[0, start:stop]
     for point in range(count):
         code[point] = 0
@@ -185,13 +130,13 @@ def embed(
     origins: NDArray[np.int64],
     parts: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find each point's simplex.
+    """Find the simplex that holds each point.
 
     Args:
         features: (d, n) float32.
-        strides: of `packing`.
-        origins: of `packing`.
-        parts: threads; the bytes returned do not depend on them.
+        strides: Of `packing`.
+        origins: Of `packing`.
+        parts: Threads; the bytes returned do not depend on them.
 
     Returns:
         Codes (d + 1, n) of the corners, one row a class, and weights (n, d + 1), which sum to 1.

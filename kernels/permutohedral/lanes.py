@@ -1,8 +1,8 @@
 """Rows of LANES float32 as one value inside Numba's compiled functions.
 
-LLVM turns such a value into the processor's vector register; from a loop over the lanes Numba makes
-one instruction for each lane, several times slower. Each operation rounds once, with no fused
-multiply-add, so that the bytes of a result depend neither on the processor nor on how work is cut.
+LLVM keeps such a value in a vector register; a loop over the lanes would compile to one instruction
+a lane, several times slower. Each operation rounds once, without fused multiply-add, so that results
+depend neither on the processor nor on the split of the work.
 """
 
 from typing import Any
@@ -41,18 +41,18 @@ def _is_table(array: Any) -> bool:
     )
 
 
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Return the pointer to a row; unlike Numba's indexing it does not allow for negative rows."""
+def _pointer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return the pointer to a row; unlike Numba's indexing, without negative rows."""
     table = context.make_array(signature.args[0])(context, builder, arguments[0])
     row = context.cast(builder, arguments[1], signature.args[1], types.uint64)
     return builder.gep(builder.bitcast(table.data, _REGISTER.as_pointer()), [row])
 
 
 def _load(_typing: Any, table: Any, row: Any) -> Any:
-    """Row of a contiguous (rows, LANES) float32 array; the index is not checked."""
+    """Read a row of a contiguous (rows, LANES) float32 array; the index is not checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(_place(context, builder, signature, arguments))
+        value = builder.load(_pointer(context, builder, signature, arguments))
         value.align = 4
         return value
 
@@ -63,7 +63,7 @@ def _store(_typing: Any, table: Any, row: Any, value: Any) -> Any:
     """Write a row of a contiguous (rows, LANES) float32 array; the index is not checked."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        written = builder.store(arguments[2], _place(context, builder, signature, arguments))
+        written = builder.store(arguments[2], _pointer(context, builder, signature, arguments))
         written.align = 4
         return context.get_dummy_value()
 
@@ -71,7 +71,7 @@ def _store(_typing: Any, table: Any, row: Any, value: Any) -> Any:
 
 
 def _zero(_typing: Any) -> Any:
-    """All lanes 0."""
+    """Return zero in all lanes."""
 
     def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
         return ir.Constant(_REGISTER, [0.0] * LANES)
@@ -80,7 +80,7 @@ def _zero(_typing: Any) -> Any:
 
 
 def _plus(_typing: Any, first: Any, second: Any) -> Any:
-    """Sum, lane by lane."""
+    """Return first + second, lane by lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.fadd(*arguments)
@@ -102,7 +102,7 @@ def _plus_scaled(_typing: Any, first: Any, scale: Any, second: Any) -> Any:
     return _LANES_TYPE(first, types.float32, second), generate
 
 
-# Numba's annotations describe the functions above, not what it makes of them.
+# `intrinsic` changes the signatures: the annotations above are those of the code generators.
 load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
 zero: Any = intrinsic(_zero)

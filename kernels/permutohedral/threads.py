@@ -1,4 +1,4 @@
-"""Who may run a parallel loop."""
+"""Threads of parallel compiled loops."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ _turn = Lock()
 
 @contextmanager
 def claimed_threads() -> Iterator[int]:
-    """Give the number of threads for parallel loops: Numba's, or 1 while another has claimed them.
+    """Yield the number of threads for parallel loops: Numba's, or 1 while another caller has them.
 
-    Two Python threads that both filled all cores would only wait for each other; and one of
-    Numba's threading layers, the one that needs no OpenMP, ends the process when that happens.
+    Parallel loops of two Python threads would wait for each other, and Numba's workqueue threading
+    layer aborts the process when they overlap.
     """
     wanted = get_num_threads()
     if wanted == 1 or not _turn.acquire(blocking=False):

@@ -1,10 +1,8 @@
-"""The vertices around a set of points: their numbers, and who is next to whom.
+"""CPU: indices and neighbours of the lattice vertices around a set of points.
 
-Classes (see `permutohedral_embedding`) are numbered one after the other, each by code, so that
-equal codes are found by sorting and neighbours by joining two sorted lists. A hash table was
-slower: its branches cannot be predicted.
-
-`parts` is the number of threads; results do not depend on it.
+Vertices are indexed class by class (see `geometry`), each class by code, so that equal codes are
+found by sorting and neighbours by merging two sorted lists. A hash table was slower: its branches
+cannot be predicted. `parts` is the number of threads; results do not depend on it.
 """
 
 import numpy as np
@@ -16,36 +14,36 @@ _DIGIT_BITS = 11
 
 @njit(cache=True, nogil=True)
 def _sort_from_bit(keys: NDArray[np.uint64], first: int, bits: int) -> NDArray[np.uint64]:
-    """Sort keys stably by so many bits from the first on, digit by digit; overwrites them."""
+    """Radix sort keys, stably, by `bits` bits from bit `first` on; overwrites them."""
     other = np.empty_like(keys)
-    places = np.empty(1 << _DIGIT_BITS, np.uint32)
-    mask = np.uint64(places.shape[0] - 1)
+    offsets = np.empty(1 << _DIGIT_BITS, np.uint32)
+    mask = np.uint64(offsets.shape[0] - 1)
     for shift in range(first, first + bits, _DIGIT_BITS):
-        for digit in range(places.shape[0]):
-            places[digit] = 0
+        for digit in range(offsets.shape[0]):
+            offsets[digit] = 0
         for key in keys:
-            places[(key >> np.uint64(shift)) & mask] += np.uint32(1)
+            offsets[(key >> np.uint64(shift)) & mask] += np.uint32(1)
         below = np.uint32(0)
-        for digit in range(places.shape[0]):
-            count = places[digit]
-            places[digit] = below
+        for digit in range(offsets.shape[0]):
+            count = offsets[digit]
+            offsets[digit] = below
             below += count
         for key in keys:
             bucket = (key >> np.uint64(shift)) & mask
-            other[places[bucket]] = key
-            places[bucket] += np.uint32(1)
+            other[offsets[bucket]] = key
+            offsets[bucket] += np.uint32(1)
         keys, other = other, keys
     return keys
 
 
 @njit(cache=True, nogil=True)
 def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: int) -> int:
-    """Number the vertices of one class by their codes.
+    """Index the vertices of one class by their codes.
 
     Args:
-        codes: (n,) one a point; the distinct ones, sorted, replace its beginning.
-        vertices: (n,) written: each point's vertex, from 0.
-        bits: of the codes.
+        codes: (n,) one a point; its beginning is overwritten by the distinct ones, sorted.
+        vertices: (n,) output: each point's vertex, from 0.
+        bits: Of the codes.
 
     Returns:
         The number of distinct codes.
@@ -106,16 +104,16 @@ def _join_classes(vertices: NDArray[np.uint32], firsts: NDArray[np.int64]) -> ND
 def number_vertices(
     codes: NDArray[np.int64], bits: int, parts: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """Number all vertices from 1, class after class, each class by code.
+    """Index all vertices from 1, class by class, each class by code.
 
     Args:
-        codes: (d + 1, n) of `embed`; the distinct ones, sorted, replace each row's beginning.
-        bits: of the codes.
-        parts: threads.
+        codes: (d + 1, n) of `embed`; the distinct ones, sorted, overwrite each row's beginning.
+        bits: Of the codes.
+        parts: Threads.
 
     Returns:
-        Corners (n, d + 1), the vertices around each point, and (d + 2,): class k has the vertices
-        from entry k to before entry k + 1.
+        Corners (n, d + 1), the vertices around each point, and firsts (d + 2,): class k has the
+        vertices firsts[k]..firsts[k + 1] - 1.
     """
     sides, points = codes.shape
     vertices = np.empty((sides, points), np.uint32)
@@ -138,7 +136,7 @@ def _match_class(
     first_ahead: int,
     neighbours: NDArray[np.uint32],
 ) -> None:
-    """Join two sorted lists of codes, `behind + step == ahead`; no branch depends on the codes."""
+    """Merge sorted codes where `behind + step == ahead`; no branch depends on the codes."""
     one, other = np.int64(0), np.int64(0)
     while one < behind.shape[0] and other < ahead.shape[0]:
         here, there = behind[one] + step, ahead[other]
@@ -189,13 +187,13 @@ def _match_in_parallel(
 def find_neighbours(
     codes: NDArray[np.int64], firsts: NDArray[np.int64], strides: NDArray[np.int64], parts: int
 ) -> NDArray[np.uint32]:
-    """Return (d + 1, vertices + 1, 2): the vertices one step behind and ahead, 0 if none.
+    """Return (d + 1, vertices + 1, 2) uint32: the vertices one step behind and ahead; 0: none.
 
     Args:
-        codes: (d + 1, at least the largest class), as `number_vertices` left them.
-        firsts: of `number_vertices`.
-        strides: of `packing`.
-        parts: threads.
+        codes: As `number_vertices` leaves them.
+        firsts: Of `number_vertices`.
+        strides: Of `packing`.
+        parts: Threads.
     """
     neighbours = np.zeros((len(codes), firsts[-1], 2), np.uint32)
     if parts == 1:

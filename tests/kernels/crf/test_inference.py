@@ -4,9 +4,9 @@ from dataclasses import replace
 import numba
 import numpy as np
 import pytest
+from array_modules import require_gpu
 from scipy.ndimage import binary_fill_holes
 
-from kernels.backend import resolve_backend
 from kernels.crf import (
     MASKCUT_CRF,
     STEGO_CRF,
@@ -15,7 +15,6 @@ from kernels.crf import (
     refine_batch,
     refine_masks,
 )
-from kernels.errors import BackendUnavailableError
 
 
 def exact_mean_field(image, unary, settings):
@@ -103,7 +102,7 @@ def test_marginals_sum_to_one_with_stegos_classes():
     assert marginals.min() >= 0
 
 
-def test_masks_are_refined_independently_of_their_company():
+def test_a_mask_is_refined_independently_of_the_others():
     image, disc = disc_on_ground()
     masks = np.stack([np.roll(disc, shift, axis=1) for shift in range(-3, 4)])
     together = refine_masks(image, masks)
@@ -240,10 +239,7 @@ def test_a_backend_is_auto_cpu_or_gpu():
 
 @pytest.mark.gpu
 def test_both_backends_find_the_same_masks():
-    try:
-        resolve_backend("gpu")
-    except BackendUnavailableError as error:
-        pytest.skip(str(error))
+    require_gpu()
     image, disc = disc_on_ground(120, 30)
     images = np.stack([image, image[::-1]])
     masks = np.stack([np.stack([np.roll(disc, shift, axis=0), ~disc]) for shift in (3, 5)])

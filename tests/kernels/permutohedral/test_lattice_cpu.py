@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.permutohedral.embedding import embed, packing
-from kernels.permutohedral.lattice import build_lattice, normalise_symmetrically
+from kernels.permutohedral.embedding import embed
+from kernels.permutohedral.geometry import packing
+from kernels.permutohedral.lattice_cpu import build_lattice, normalise_symmetrically
 from kernels.permutohedral.vertices import find_neighbours, number_vertices
 
 
@@ -71,8 +72,7 @@ def test_a_far_away_point_receives_nothing():
     assert filtered[2, 0] > 0.5
 
 
-def test_the_hash_table_grows():
-    # Far more vertices than the first table has slots for.
+def test_more_vertices_than_points():
     features = np.random.default_rng(3).random((30_000, 5)) * 200
     lattice = build_lattice(features)
     assert lattice.num_vertices > 100_000

@@ -1,8 +1,7 @@
 """The permutohedral lattice in array operations that NumPy and CuPy share, for a GPU.
 
-Same lattice as `permutohedral` builds: the same vertices with the same numbers. Sums run in a
-fixed order, as results must not differ from run to run; sparse products of CUDA and atomic
-additions do not promise that.
+Its vertices have the same indices as in `lattice_cpu`. Sums run in a fixed order, for results that
+are equal from run to run; CUDA's sparse products and atomic additions do not promise that.
 """
 
 from dataclasses import dataclass, replace
@@ -12,23 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.permutohedral.embedding import hyperplane_basis, packing
-from kernels.permutohedral.lattice import gain
+from kernels.permutohedral.geometry import gain, hyperplane_basis, packing
 
 _WIDTH = 16  # terms of a partial sum
 
 
 @dataclass(frozen=True)
 class ArrayLattice:
-    """A lattice on a device, built for one set of n points in d dimensions.
+    """A lattice built for one set of n points in d dimensions; filters any number of channels.
 
     Attributes:
-        xp: the array module of all that follows, NumPy or CuPy.
-        corners: (n, d + 1) int64, the vertices around each point, counted from 1.
-        weights: (n, d + 1) float32, the share of the point in each of its corners.
-        neighbours: (d + 1, vertices + 1, 2) int64, both neighbours along each direction, 0 if
-            none.
-        partial_sums: how to sum what points give to vertices; see `_partial_sums`.
+        xp: Array module of the other attributes, NumPy or CuPy.
+        corners: (n, d + 1) int64, the vertices around each point, from 1.
+        weights: (n, d + 1) float32, barycentric weights of each point times the filter's gain.
+        neighbours: (d + 1, vertices + 1, 2) int64, both neighbours along each direction; 0: none.
+        partial_sums: Summation plan of the splat; see `_partial_sums`.
     """
 
     xp: ModuleType
@@ -54,11 +51,11 @@ class ArrayLattice:
 def build_normalised_lattice(
     features: NDArray[np.float32], images: int, xp: ModuleType
 ) -> ArrayLattice:
-    """Build the lattice of `permutohedral.normalise_symmetrically`, for several images at once.
+    """Build the lattice of `lattice_cpu.normalise_symmetrically` for a batch of images.
 
     Args:
-        features: (d, n) float32, finite; the images' points one after the other, of each as many.
-        images: how many; their points do not see each other.
+        features: (d, n) float32, finite; n / images points an image, image by image.
+        images: Their number; points of different images share no vertex.
         xp: NumPy or CuPy.
 
     Raises:
@@ -72,9 +69,9 @@ def build_normalised_lattice(
     vertices, corners = [], []
     first = 1
     for own in codes:
-        distinct, places = xp.unique(own, return_inverse=True)
+        distinct, indices = xp.unique(own, return_inverse=True)
         vertices.append(distinct)
-        corners.append(places + first)
+        corners.append(indices + first)
         first += len(distinct)
     lattice = ArrayLattice(
         xp,
@@ -91,7 +88,7 @@ def build_normalised_lattice(
 def _embed(
     features: Any, strides: NDArray[np.int64], origins: NDArray[np.int64], xp: ModuleType
 ) -> tuple[Any, Any]:
-    """Do as `permutohedral_embedding.embed`, operation by operation, for all points at once."""
+    """Do the operations of `embedding.embed` in the same order, for all points at once."""
     dimensions = len(features)
     sides = dimensions + 1
     size, share = np.float32(sides), np.float32(1) / np.float32(sides)
@@ -124,7 +121,7 @@ def _embed(
 
 
 def _find_neighbours(vertices: list[Any], strides: NDArray[np.int64], xp: ModuleType) -> Any:
-    """Do as `permutohedral_vertices.find_neighbours` for one sorted list of codes a class."""
+    """Do `vertices.find_neighbours` for one sorted list of codes a class."""
     sides = len(vertices)
     firsts = np.cumsum([1, *map(len, vertices)]).tolist()
     neighbours = xp.zeros((sides, firsts[-1], 2), np.int64)
@@ -133,10 +130,10 @@ def _find_neighbours(vertices: list[Any], strides: NDArray[np.int64], xp: Module
         for side in range(sides):
             step = (int(strides.sum()) if there == 0 else 0) - int(strides[side])
             wanted = vertices[here] + step
-            places = xp.minimum(xp.searchsorted(vertices[there], wanted), len(vertices[there]) - 1)
-            met = xp.flatnonzero(vertices[there][places] == wanted)
-            neighbours[side, firsts[here] + met, 1] = firsts[there] + places[met]
-            neighbours[side, firsts[there] + places[met], 0] = firsts[here] + met
+            found = xp.minimum(xp.searchsorted(vertices[there], wanted), len(vertices[there]) - 1)
+            met = xp.flatnonzero(vertices[there][found] == wanted)
+            neighbours[side, firsts[here] + met, 1] = firsts[there] + found[met]
+            neighbours[side, firsts[there] + found[met], 0] = firsts[here] + met
     return neighbours
 
 
@@ -144,14 +141,13 @@ def _partial_sums(targets: Any, vertices: int, xp: ModuleType) -> list[Any]:
     """Plan the sums of entries by target as a few rounds of sums of _WIDTH rows.
 
     Args:
-        targets: (m,) int64, the vertex from 1 to which each entry belongs; each has one or more.
-        vertices: how many.
+        targets: (m,) int64, the vertex of each entry, from 1; every vertex occurs.
+        vertices: Their number.
         xp: NumPy or CuPy.
 
     Returns:
-        For each round (sums, _WIDTH) int64, the rows of the round before, or of the entries, that
-        make a sum; the index after the last row stands for zero. The last round has one sum a
-        vertex.
+        Per round (sums, _WIDTH) int64, the rows of the previous round (first: of the entries) in each
+        sum; the index after the last row means zero. The last round has one sum a vertex.
     """
     rows = xp.argsort(targets, kind="stable")
     counts = xp.bincount(targets, minlength=vertices + 1)[1:]
@@ -162,9 +158,9 @@ def _partial_sums(targets: Any, vertices: int, xp: ModuleType) -> list[Any]:
         each = xp.arange(int(sums_end[-1]))
         vertex = xp.searchsorted(sums_end, each, side="right")
         start = (ends - counts)[vertex] + (each - (sums_end - sums)[vertex]) * _WIDTH
-        places = start[:, None] + xp.arange(_WIDTH)
+        positions = start[:, None] + xp.arange(_WIDTH)
         total = len(rows)
-        inside = places < ends[vertex][:, None]
-        rounds.append(xp.where(inside, rows[xp.minimum(places, total - 1)], total))
+        inside = positions < ends[vertex][:, None]
+        rounds.append(xp.where(inside, rows[xp.minimum(positions, total - 1)], total))
         rows, counts = each, sums
     return rounds
