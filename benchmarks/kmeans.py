@@ -15,9 +15,9 @@ from benchmarks.options import Options
 from benchmarks.tables import Table
 from benchmarks.timing import spelled, time_each
 from kernels.kmeans import KMeansResult, kmeans
+from kernels.kmeans.init import initial_centroids
 from kernels.kmeans.lloyd import lloyd
-from kernels.kmeans.points import Survey, survey
-from kernels.kmeans.start import first_centroids
+from kernels.kmeans.points import PointSummary, summarize
 from kernels.kmeans.threads import block_threads
 
 Points = NDArray[np.float32]
@@ -52,10 +52,10 @@ def mixture(count: int, width: int, seed: int = 0) -> Points:
 
 def one_assignment(points: Points, counts: tuple[int, ...]) -> Table:
     """The first iteration, which must search everything, against its arithmetic."""
-    seen = survey(points)
+    seen = summarize(points)
     rows = []
     for k in counts:
-        first = first_centroids(points, seen, k, init="random", seed=0)
+        first = initial_centroids(points, seen, k, init="random", seed=0)
         around_zero = points - seen.mean
         timed = time_each(
             {
@@ -83,7 +83,7 @@ def one_assignment(points: Points, counts: tuple[int, ...]) -> Table:
     )
 
 
-def one_iteration(points: Points, seen: Survey, centroids: Points) -> object:
+def one_iteration(points: Points, seen: PointSummary, centroids: Points) -> object:
     """Our first iteration on the CPU."""
     with block_threads("cpu") as threads:
         return lloyd(points, seen, centroids, 1, threads)
@@ -101,8 +101,8 @@ def against_peers(embeddings: Points, codes: Points, k: int) -> Table:
     rows = []
     for points, clusters in ((embeddings, k), (codes[: len(codes) // 8], 27)):
         ours = kmeans(points, clusters, seed=0, iterations=_ROUNDS)
-        first = first_centroids(points, survey(points), clusters, init="random", seed=0)
-        first += survey(points).mean
+        first = initial_centroids(points, summarize(points), clusters, init="random", seed=0)
+        first += summarize(points).mean
         alternatives: dict[str, Callable[[], float]] = {
             "ours": partial(our_inertia, points, clusters),
             "faiss.Kmeans": partial(faiss_kmeans, points, first, ours.iterations),
@@ -306,7 +306,7 @@ def stream_memory(lengths: tuple[int, ...]) -> Table:
         )
     return Table(
         "Memory of a process that clusters a stream of batches of 10,000 x 64 (27 clusters, two "
-        "iterations), over that with one batch: labels, bounds and fingerprints grow, the "
+        "iterations), over that with one batch: labels, bounds and hashes grow, the "
         "points are never held.",
         ["points", "points' size", "peak over one batch", "bytes a point"],
         rows,

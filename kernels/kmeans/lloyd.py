@@ -1,9 +1,9 @@
-"""Lloyd's iterations, with the work left out that cannot change anything.
+"""Lloyd's iterations without the searches that cannot change a label.
 
-Beside each point's remoteness from its own centroid a bound is kept below which no other one
-came. A centroid that stood still since the last iteration therefore cannot win a point that has
-something nearer than the bound, so most searches need only the centroids that moved. Labels are
-those of the plain algorithm; neither a triangle inequality nor a tolerance is involved.
+Each point keeps its squared distance to its own centroid and a lower bound on that to all others.
+A centroid that did not move cannot win a point that has a centroid nearer than the bound, so most
+searches need only the centroids that moved. Labels are those of the plain algorithm; neither the
+triangle inequality nor a tolerance is used.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kernels.kmeans.nearest import Nearest, TwoNearest
-from kernels.kmeans.points import Points, Rows, Survey, gather
+from kernels.kmeans.points import Points, PointSummary, Rows, gather
 from kernels.kmeans.threads import BlockThreads
 
 Labels = NDArray[np.int32]
@@ -21,7 +21,7 @@ Labels = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Clusters:
-    """What the iterations ended with; see kmeans.KMeansResult."""
+    """Result of the iterations; see `KMeansResult`."""
 
     labels: Labels
     centroids: Rows
@@ -30,34 +30,34 @@ class Clusters:
 
 
 def lloyd(
-    points: Points, survey: Survey, centroids: Rows, iterations: int, threads: BlockThreads
+    points: Points, summary: PointSummary, centroids: Rows, iterations: int, threads: BlockThreads
 ) -> Clusters:
-    """Iterate from first centroids, given and returned around the mean."""
-    state = _State(len(survey.fingerprints), centroids.shape)
+    """Iterate from initial centroids; centroids are relative to the mean of the points."""
+    state = _State(len(summary.hashes), centroids.shape)
     reseeded = round_ = 0
     for round_ in range(1, iterations + 1):  # noqa: B007
-        _assign(points, survey.mean, centroids, state, threads)
+        _assign(points, summary.mean, centroids, state, threads)
         empty = np.flatnonzero(state.counts == 0)
         if len(empty):
-            distances = own_distances(points, survey.mean, centroids, state.labels, threads)
-            _reseed(points, survey, distances, empty, state)
+            distances = own_distances(points, summary.mean, centroids, state.labels, threads)
+            _reseed(points, summary, distances, empty, state)
             reseeded += len(empty)
         previous = centroids
         centroids = (state.sums / state.counts[:, None]).astype(np.float32)
         state.moved = (centroids != previous).any(axis=1)
         if not state.moved.any():
             break
-        if len(empty):  # the bounds know nothing of points that were given away
+        if len(empty):  # the bounds of points that were given away are void
             state.moved[:] = True
     return Clusters(state.labels, centroids, reseeded, round_)
 
 
 class _State:
-    """What is known of every point and cluster after an iteration."""
+    """State of every point and cluster after an iteration."""
 
     def __init__(self, num_points: int, shape: tuple[int, ...]) -> None:
         self.labels: Labels = np.full(num_points, -1, np.int32)
-        self.least = np.zeros(num_points, np.float32)
+        self.squared = np.zeros(num_points, np.float32)
         self.bound = np.full(num_points, np.inf, np.float32)
         self.sums = np.zeros(shape)
         self.counts = np.zeros(shape[0], np.int64)
@@ -67,39 +67,39 @@ class _State:
 def _assign(
     points: Points, mean: Rows, centroids: Rows, state: _State, threads: BlockThreads
 ) -> None:
-    """Bring labels, bounds and sums up to date in one pass."""
+    """Update labels, bounds and sums in one pass."""
     searched = np.flatnonzero(state.moved).astype(np.int32)
     nearby = centroids[searched]
 
     def search(block: Rows, here: slice, two_nearest: TwoNearest) -> Nearest:
-        labels, least, second = two_nearest(block, nearby)
+        labels, squared, second = two_nearest(block, nearby)
         if len(nearby) == len(centroids):
-            return labels, least, second
+            return labels, squared, second
         labels = searched[labels]
         own, bound = state.labels[here], state.bound[here]
-        stood = ~state.moved[own]
-        unsure = np.flatnonzero(~stood & (least >= bound))
-        kept = np.where(stood, state.least[here], np.inf)
-        keep = (kept < least) | ((kept == least) & (own < labels))
-        bound = np.minimum(bound, np.where(keep, least, np.minimum(second, kept)))
-        labels, least = np.where(keep, own, labels), np.where(keep, kept, least)
+        still = ~state.moved[own]
+        unsure = np.flatnonzero(~still & (squared >= bound))
+        kept = np.where(still, state.squared[here], np.inf)
+        keep = (kept < squared) | ((kept == squared) & (own < labels))
+        bound = np.minimum(bound, np.where(keep, squared, np.minimum(second, kept)))
+        labels, squared = np.where(keep, own, labels), np.where(keep, kept, squared)
         if len(unsure):
-            labels[unsure], least[unsure], bound[unsure] = two_nearest(block[unsure], centroids)
-        return labels, least, bound
+            labels[unsure], squared[unsure], bound[unsure] = two_nearest(block[unsure], centroids)
+        return labels, squared, bound
 
-    for here, block, (labels, least, bound) in threads.run(points, mean, search):
+    for here, block, (labels, squared, bound) in threads.run(points, mean, search):
         _move(block, state.labels[here], labels, state.sums, state.counts)
-        state.labels[here], state.least[here], state.bound[here] = labels, least, bound
+        state.labels[here], state.squared[here], state.bound[here] = labels, squared, bound
 
 
 def _reseed(
-    points: Points, survey: Survey, distances: Rows, empty: NDArray[np.int64], state: _State
+    points: Points, summary: PointSummary, distances: Rows, empty: NDArray[np.int64], state: _State
 ) -> None:
-    """Give each empty cluster the point farthest from its centroid, no two of them equal."""
-    rows = farthest(distances, state.labels, state.counts, survey.fingerprints, len(empty))
+    """Give each empty cluster one of the points farthest from their centroids, no two equal."""
+    rows = farthest(distances, state.labels, state.counts, summary.hashes, len(empty))
     before = state.labels[rows]
     state.labels[rows] = empty
-    taken = gather(points, rows) - survey.mean
+    taken = gather(points, rows) - summary.mean
     _move(taken, before, state.labels[rows], state.sums, state.counts)
 
 
@@ -107,21 +107,21 @@ def farthest(
     distances: Rows,
     labels: Labels,
     counts: NDArray[np.int64],
-    fingerprints: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
     wanted: int,
 ) -> NDArray[np.int64]:
-    """Return different points, far from their centroids, that leave no cluster empty.
+    """Return distinct points, far from their centroids, that leave no cluster empty.
 
-    There always are enough: were all remaining points alone in their cluster or equal to one
-    already taken, there would be fewer distinct points than clusters.
+    There are always enough: if all other points were alone in their cluster or equal to a taken
+    one, there would be fewer distinct points than clusters.
     """
     counts = counts.copy()
     rows: list[int] = []
     taken: set[int] = set()
     for point in np.argsort(-distances, kind="stable"):
-        fingerprint = int(fingerprints[point])
-        if counts[labels[point]] > 1 and fingerprint not in taken:
-            taken.add(fingerprint)
+        digest = int(hashes[point])
+        if counts[labels[point]] > 1 and digest not in taken:
+            taken.add(digest)
             counts[labels[point]] -= 1
             rows.append(int(point))
             if len(rows) == wanted:
@@ -153,7 +153,7 @@ def _move(
     sums: NDArray[np.float64],
     counts: NDArray[np.int64],
 ) -> None:
-    """Take rows out of one cluster's sum and into another's; a label of -1 is no cluster."""
+    """Move rows from one cluster's sum to another's; label -1 is no cluster."""
     for row in range(rows.shape[0]):
         old, new = before[row], after[row]
         if old == new:

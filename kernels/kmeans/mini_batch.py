@@ -6,37 +6,37 @@ from numpy.typing import NDArray
 
 from kernels.kmeans.lloyd import Labels, farthest
 from kernels.kmeans.nearest import TwoNearest
-from kernels.kmeans.points import Points, Rows, Survey, blocks, gather
+from kernels.kmeans.points import Points, PointSummary, Rows, blocks, gather
 
-# The passes end with the first one that lowers the inertia by less than this share.
+# Passes end with the first that lowers the inertia by less than this share.
 _LEAST_GAIN = 1e-3
 
 
 def mini_batch_centroids(
     points: Points,
-    survey: Survey,
+    summary: PointSummary,
     centroids: Rows,
     two_nearest: TwoNearest,
     *,
     rows: int,
     passes: int,
 ) -> tuple[Rows, int]:
-    """Move centroids after every batch, each by the share that the batch has in all it ever got.
+    """Update centroids after every batch, to the running mean of their points.
 
-    Batches are consecutive rows. A centroid that got nothing in a whole pass moves to one of the
-    points that were farthest from theirs.
+    Batches are consecutive rows. A centroid without points in a whole pass moves to one of the
+    points farthest from their centroids.
 
     Returns:
-        (k, d) float32 centroids around the mean, and the passes that were run.
+        (k, d) float32 centroids relative to the mean of the points, and the number of passes run.
     """
     means, weights = centroids.astype(np.float64), np.zeros(len(centroids), np.int64)
-    labels: Labels = np.empty(len(survey.fingerprints), np.int32)
+    labels: Labels = np.empty(len(summary.hashes), np.int32)
     distances = np.empty(len(labels), np.float32)
     before, pass_ = np.inf, 0
     for pass_ in range(1, passes + 1):  # noqa: B007
         got, start = np.zeros_like(weights), 0
         for batch in blocks(points, rows):
-            block = batch - survey.mean
+            block = batch - summary.mean
             here = slice(start, start + len(block))
             start += len(block)
             current = means.astype(np.float32)
@@ -51,8 +51,8 @@ def mini_batch_centroids(
         inertia = float((distances.astype(np.float64) ** 2).sum())
         starved = np.flatnonzero(got == 0)
         if len(starved):
-            chosen = farthest(distances, labels, got, survey.fingerprints, len(starved))
-            means[starved] = gather(points, chosen) - survey.mean
+            chosen = farthest(distances, labels, got, summary.hashes, len(starved))
+            means[starved] = gather(points, chosen) - summary.mean
             weights[starved] = 0
         elif inertia > (1 - _LEAST_GAIN) * before:
             break

@@ -1,4 +1,4 @@
-"""Points that may come as a stream: the same blocks whatever the batches, and what one pass tells."""
+"""Points that may come as a stream: blocks that do not depend on the batches, mean and row hashes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ Rows = NDArray[np.float32]
 # A block and its products with the centroids should stay in the last-level cache.
 _BLOCK_VALUES = 1 << 20
 _MOST_ROWS = 8192
-# Squares of larger values, summed, would leave float32.
+# The sum of squares of larger values would overflow float32.
 _LARGEST = 1e17
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What one pass over the points tells.
+class PointSummary:
+    """What one pass over the points computes.
 
     Attributes:
-        fingerprints: (n,) uint64, a hash of every row; equal rows have equal ones.
+        hashes: (n,) uint64, equal for equal rows.
         mean: (d,) float32, the mean row.
     """
 
-    fingerprints: NDArray[np.uint64]
+    hashes: NDArray[np.uint64]
     mean: Rows
 
 
 def blocks(points: Points, rows: int | None = None) -> Iterator[Rows]:
-    """Yield contiguous float32 blocks, cut at the same places whatever batches the points come in.
+    """Yield contiguous float32 blocks, cut at the same rows whatever the batches.
 
-    Products of float32 matrices may differ in the last bit with the shape of the matrices, so the
-    cuts are part of the result.
+    The last bits of float32 matrix products depend on the matrices' shapes, so the cuts are part of
+    the result.
 
     Args:
         points: (n, d) array, or a re-iterable of such batches.
-        rows: Rows of every block but the last; by default as many as a cache holds.
+        rows: Rows of every block but the last; by default, as many as fit in the cache.
     """
     batches = [points] if isinstance(points, np.ndarray) else points
     held: list[Rows] = []
@@ -61,39 +61,38 @@ def blocks(points: Points, rows: int | None = None) -> Iterator[Rows]:
         yield np.concatenate(held)
 
 
-def survey(points: Points) -> Survey:
-    """Read the points once.
+def summarize(points: Points) -> PointSummary:
+    """Hash every row and take the mean, in one pass.
 
     Raises:
-        ValueError: NaN, infinity or a value too large to be squared, or batches that do not fit
-            together.
+        ValueError: A value is not finite or too large to be squared, or batches differ in width.
     """
-    fingerprints: list[NDArray[np.uint64]] = []
+    found: list[NDArray[np.uint64]] = []
     total, factors = np.zeros(0), np.zeros(0, np.uint64)
     for block in blocks(points):
-        if not fingerprints:
+        if not found:
             total = np.zeros(block.shape[1])
             random = np.random.default_rng(0)
             # Odd factors make the product a bijection.
             odd = 2 * random.integers(2**62, size=(block.shape[1],)) + 1
             factors = odd.astype(np.uint64)
         hashes = np.empty(len(block), np.uint64)
-        bad = _survey_block(block, block.view(np.uint32), factors, total, hashes)
+        bad = _summarize_block(block, block.view(np.uint32), factors, total, hashes)
         if bad >= 0:
-            row = bad + sum(map(len, fingerprints))
+            row = bad + sum(map(len, found))
             raise ValueError(
                 f"points must be finite, row {row} holds NaN, infinity or a value above "
                 f"{_LARGEST:.0e}"
             )
-        fingerprints.append(hashes)
-    if not fingerprints:
-        return Survey(np.zeros(0, np.uint64), np.zeros(0, np.float32))
-    joined = np.concatenate(fingerprints)
-    return Survey(joined, (total / len(joined)).astype(np.float32))
+        found.append(hashes)
+    if not found:
+        return PointSummary(np.zeros(0, np.uint64), np.zeros(0, np.float32))
+    joined = np.concatenate(found)
+    return PointSummary(joined, (total / len(joined)).astype(np.float32))
 
 
 def gather(points: Points, rows: NDArray[np.int64]) -> Rows:
-    """Return the points of the given row numbers, in their order; reads the points once."""
+    """Return the points with the given row indices, in their order; reads the points once."""
     order = np.argsort(rows, kind="stable")
     ascending = rows[order]
     found, start = [], 0
@@ -107,14 +106,14 @@ def gather(points: Points, rows: NDArray[np.int64]) -> Rows:
 
 
 @njit(cache=True, nogil=True)
-def _survey_block(
+def _summarize_block(
     block: Rows,
     bits: NDArray[np.uint32],
     factors: NDArray[np.uint64],
     total: NDArray[np.float64],
     hashes: NDArray[np.uint64],
 ) -> int:
-    """Add to the column sums and hash every row; return the first bad row, -1 without."""
+    """Add to the column sums and hash every row; return the first bad row, or -1."""
     for row in range(block.shape[0]):
         finite = True
         mixed = np.uint64(0)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from kernels.errors import BackendUnavailableError, TooFewPointsError
 from kernels.kmeans import kmeans
+from kernels.kmeans.init import initial_centroids
 from kernels.kmeans.nearest import search_of
-from kernels.kmeans.points import survey
-from kernels.kmeans.start import first_centroids
+from kernels.kmeans.points import summarize
 
 THREADS = """
 import hashlib, numpy as np
@@ -28,10 +28,10 @@ print(digest.hexdigest())
 MODES = [{}, {"init": "k-means++"}, {"restarts": 3}, {"mini_batch": 3000}]
 
 
-def blobs(centres, per_blob, spread=0.1, seed=0):
+def blobs(centers, per_blob, spread=0.1, seed=0):
     rng = np.random.default_rng(seed)
-    truth = np.repeat(np.arange(len(centres)), per_blob)
-    points = np.asarray(centres, float)[truth] + rng.normal(scale=spread, size=(len(truth), 2))
+    truth = np.repeat(np.arange(len(centers)), per_blob)
+    points = np.asarray(centers, float)[truth] + rng.normal(scale=spread, size=(len(truth), 2))
     order = rng.permutation(len(truth))
     return points[order].astype(np.float32), truth[order]
 
@@ -138,8 +138,8 @@ def test_far_from_the_origin():
     np.testing.assert_array_equal(near.labels, far.labels)
 
 
-def test_emptied_clusters_are_counted_and_filled():
-    # A first centroid owns its own point, so clusters starve only later and only in a few starts.
+def test_empty_clusters_are_counted_and_filled():
+    # An initial centroid owns its own point, so clusters empty only later, in a few starts.
     rng = np.random.default_rng(0)
     reseeded = 0
     for seed in range(300):
@@ -231,7 +231,7 @@ def test_the_two_nearest_by_brute_force(k):
     np.testing.assert_allclose(second, expected, rtol=1e-4)
 
 
-def test_the_gpu_agrees_with_the_cpu_or_says_why_not():
+def test_the_gpu_agrees_with_the_cpu_or_is_refused():
     points = np.random.default_rng(8).normal(size=(3000, 16))
     try:
         on_gpu = kmeans(points, 20, seed=0, backend="gpu")
@@ -243,8 +243,8 @@ def test_the_gpu_agrees_with_the_cpu_or_says_why_not():
 
 
 def test_plus_plus_finds_what_random_starts_miss():
-    centres = np.random.default_rng(1).normal(scale=20, size=(25, 2))
-    points, truth = blobs(centres, 40)
+    centers = np.random.default_rng(1).normal(scale=20, size=(25, 2))
+    points, truth = blobs(centers, 40)
     spread = kmeans(points, 25, seed=0, init="k-means++")
     random = kmeans(points, 25, seed=0)
     assert same_partition(spread.labels, truth)
@@ -252,9 +252,9 @@ def test_plus_plus_finds_what_random_starts_miss():
 
 
 def test_plus_plus_starts_from_different_points():
-    # 3 places, one of them 500 times as often: drawing points alone would hardly see the others.
+    # 3 distinct points, one 500 times as often: a draw of points would rarely hit the others.
     points = np.repeat([[0.0, 0], [1, 0], [0, 1]], [500, 1, 1], axis=0)
-    first = first_centroids(points, survey(points), 3, init="k-means++", seed=0)
+    first = initial_centroids(points, summarize(points), 3, init="k-means++", seed=0)
     assert len(np.unique(first, axis=0)) == 3
     with pytest.raises(
         TooFewPointsError, match="4 clusters need at least 4 distinct points, got 3"
@@ -262,7 +262,7 @@ def test_plus_plus_starts_from_different_points():
         kmeans(points, 4, seed=0, init="k-means++")
 
 
-def test_plus_plus_on_points_that_rounding_cannot_tell_apart():
+def test_plus_plus_on_points_that_rounding_makes_equal():
     points = np.float32(1000) * np.eye(4, dtype=np.float32)
     points = np.concatenate([points, np.nextafter(points, np.float32(2000))])
     result = kmeans(points, 8, seed=0, init="k-means++", iterations=1)

@@ -1,4 +1,4 @@
-"""First centroids: random distinct points, or k-means++ (Arthur and Vassilvitskii, SODA 2007)."""
+"""Initial centroids: random distinct points, or k-means++ (Arthur and Vassilvitskii, SODA 2007)."""
 
 from typing import Literal, get_args
 
@@ -7,77 +7,77 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kernels.errors import TooFewPointsError
-from kernels.kmeans.points import Points, Rows, Survey, gather
+from kernels.kmeans.points import Points, PointSummary, Rows, gather
 
 Init = Literal["random", "k-means++"]
 
-# k-means++ draws from this many points, or from this many a centroid where that is more.
+# k-means++ samples this many points, or this many a centroid where that is more.
 _SAMPLE = 8192
 _SAMPLE_PER_CENTROID = 4
 
 
-def first_centroids(
-    points: Points, survey: Survey, k: int, *, init: Init, seed: int | list[int]
+def initial_centroids(
+    points: Points, summary: PointSummary, k: int, *, init: Init, seed: int | list[int]
 ) -> Rows:
-    """Return (k, d) float32 first centroids around the mean, all of them different.
+    """Return (k, d) float32 distinct initial centroids relative to the mean of the points.
 
     Raises:
         TooFewPointsError: There are fewer distinct points than centroids.
-        ValueError: `init` is another word.
+        ValueError: init is neither "random" nor "k-means++".
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be 'random' or 'k-means++', got {init!r}")
     random = np.random.default_rng(seed)
-    shuffled = random.permutation(len(survey.fingerprints))
+    shuffled = random.permutation(len(summary.hashes))
     if init == "random":
-        rows, _ = _distinct(survey.fingerprints, shuffled, k, k)
-        return gather(points, np.sort(rows)) - survey.mean
+        rows, _ = _distinct(summary.hashes, shuffled, k, k)
+        return gather(points, np.sort(rows)) - summary.mean
     most = max(_SAMPLE, _SAMPLE_PER_CENTROID * k)
-    rows, counts = _distinct(survey.fingerprints, shuffled, k, most)
-    sample = gather(points, rows) - survey.mean
-    return sample[_plus_plus(sample, counts, k, random)]
+    rows, counts = _distinct(summary.hashes, shuffled, k, most)
+    sample = gather(points, rows) - summary.mean
+    return sample[_kmeans_plus_plus(sample, counts, k, random)]
 
 
 def _distinct(
-    fingerprints: NDArray[np.uint64], shuffled: NDArray[np.int64], least: int, most: int
+    hashes: NDArray[np.uint64], shuffled: NDArray[np.int64], least: int, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first rows of a shuffle, no two equal, and how often each occurs among them.
+    """Return the first distinct rows of a shuffle and their counts among the rows examined.
 
-    As many rows are looked at as it takes to see `least` different ones, but at least `most`.
+    These are at least `most` rows, and more until `least` are distinct.
     """
-    looked_at = most
+    examined = most
     while True:
-        seen = fingerprints[shuffled[:looked_at]]
+        seen = hashes[shuffled[:examined]]
         _, first, counts = np.unique(seen, return_index=True, return_counts=True)
         if len(first) >= least:
             order = np.argsort(first)[:most]
             return shuffled[first[order]], counts[order]
-        if looked_at >= len(shuffled):
+        if examined >= len(shuffled):
             raise TooFewPointsError(
                 f"{least} clusters need at least {least} distinct points, got {len(first)} "
                 f"(among {len(shuffled)} points): lower the number of clusters to "
                 f"{len(first)} or less, or add points."
             )
-        looked_at *= 2
+        examined *= 2
 
 
-def _plus_plus(
+def _kmeans_plus_plus(
     sample: Rows, counts: NDArray[np.int64], k: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Choose k different rows, each from some candidates the one that lowers the inertia most.
+    """Choose k distinct rows, each the candidate that lowers the inertia most.
 
-    A row's chance to be a candidate is its squared distance to the nearest chosen one, times how
-    often it occurs. Several candidates a step are what Arthur and Vassilvitskii recommend.
+    Candidates are drawn in proportion to their squared distance to the nearest chosen row, times
+    their count. Arthur and Vassilvitskii recommend several candidates a step.
     """
     candidates = 2 + int(np.log(k))
-    # Laid out by columns: BLAS multiplies a few rows with that at twice the speed.
+    # By columns: BLAS multiplies a few rows with that at twice the speed.
     columns = np.ascontiguousarray(sample.T)
     squares = np.einsum("nd,nd->n", sample, sample)
     closest = np.full(len(sample), np.inf, np.float32)
     chosen: list[int] = []
     weights = counts.astype(np.float64)
     for _ in range(k):
-        if not weights.any():  # rounding left no distance between points that yet differ
+        if not weights.any():  # distances between distinct points were rounded to zero
             weights = counts.astype(np.float64)
             weights[chosen] = 0
         reached = np.cumsum(weights)
@@ -101,7 +101,7 @@ def _inertias(
     closest: NDArray[np.float32],
     counts: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return the inertia with each candidate; turn its products into squared distances."""
+    """Return each candidate's inertia; its products become squared distances in place."""
     inertias = np.zeros(len(products))
     for candidate in range(len(products)):
         values, square, total = products[candidate], drawn[candidate], 0.0
