@@ -1,4 +1,4 @@
-"""Intersection over union, of masks and of boxes."""
+"""Intersection over union (IoU) of masks and of boxes."""
 
 from typing import Any
 
@@ -12,22 +12,8 @@ Packed = NDArray[np.uint64]
 _PAIRS = np.uint64(0x3333333333333333)
 
 
-def mask_intersection(a: Masks, b: Masks) -> NDArray[np.int64]:
-    """Common pixels of every pair.
-
-    Args:
-        a: (m, H, W) bool.
-        b: (n, H, W) bool.
-
-    Returns:
-        (m, n) int64.
-    """
-    _require_pairs(a, b)
-    return _common_bits(_packed(a), _packed(b))
-
-
 def mask_iou(a: Masks, b: Masks) -> NDArray[np.float64]:
-    """Intersection over union of every pair of masks.
+    """Return the IoU of every pair of masks.
 
     Args:
         a: (m, H, W) bool.
@@ -36,15 +22,17 @@ def mask_iou(a: Masks, b: Masks) -> NDArray[np.float64]:
     Returns:
         (m, n) float64 in [0, 1]; 0 where both masks are empty.
     """
-    _require_pairs(a, b)
+    if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"masks must be (m, H, W) and (n, H, W), got {a.shape} and {b.shape}")
     packed_a, packed_b = _packed(a), _packed(b)
     common = _common_bits(packed_a, packed_b)
-    areas_a, areas_b = _bits(packed_a), _bits(packed_b)
+    areas_a = np.bitwise_count(packed_a).sum(axis=1, dtype=np.int64)
+    areas_b = np.bitwise_count(packed_b).sum(axis=1, dtype=np.int64)
     return _ratio(common, areas_a[:, None] + areas_b[None, :] - common)
 
 
 def box_iou_xywh(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
-    """Intersection over union of every pair of boxes.
+    """Return the IoU of every pair of boxes.
 
     Args:
         a: (m, 4) x, y, w, h in px, w and h >= 0; the box spans [x, x + w) by [y, y + h).
@@ -68,22 +56,12 @@ def _ratio(common: NDArray[Any], union: NDArray[Any]) -> NDArray[np.float64]:
     return ratio
 
 
-def _require_pairs(a: Masks, b: Masks) -> None:
-    if a.ndim != 3 or b.ndim != 3 or a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"masks must be (m, H, W) and (n, H, W), got {a.shape} and {b.shape}")
-
-
 def _packed(masks: Masks) -> Packed:
-    """Return (m, words) uint64, one bit a pixel, zeros behind the last."""
+    """Pack masks into (m, words) uint64, one bit a pixel, zero-padded."""
     pixels = masks.shape[1] * masks.shape[2]
     packed = np.zeros((len(masks), -(-pixels // 64) * 8), np.uint8)
     packed[:, : -(-pixels // 8)] = np.packbits(masks.reshape(len(masks), pixels), axis=1)
     return packed.view(np.uint64)
-
-
-def _bits(packed: Packed) -> NDArray[np.int64]:
-    areas: NDArray[np.int64] = np.bitwise_count(packed).sum(axis=1, dtype=np.int64)
-    return areas
 
 
 @njit(cache=True, nogil=True)
@@ -93,7 +71,7 @@ def _common_bits(a: Packed, b: Packed) -> NDArray[np.int64]:
         for column in range(len(b)):
             total = np.uint64(0)
             for word in range(a.shape[1]):
-                # The textbook count of bits, which the compiler knows and turns into popcnt.
+                # The textbook bit count, which the compiler recognises and turns into popcnt.
                 bits = a[row, word] & b[column, word]
                 bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
                 bits = (bits & _PAIRS) + ((bits >> np.uint64(2)) & _PAIRS)
