@@ -7,17 +7,17 @@ from kernels.errors import TooFewPointsError
 
 
 def nearest_neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int64]:
-    """Return each row's k most similar other rows, the most similar first.
+    """Return each row's k most similar other rows, most similar first.
 
     Args:
-        features: (n, d) float, finite; of any length, a zero row has similarity 0 to all.
+        features: (n, d) float, finite, of any norm; a zero row has similarity 0 to all.
         k: Neighbours per row, in [1, n - 1].
 
     Returns:
-        (n, k) int64 row numbers; of equally similar rows the lower number comes first.
+        (n, k) int64 row indices; of equally similar rows the lower index comes first.
 
     Raises:
-        TooFewPointsError: There are not more than k rows.
+        TooFewPointsError: There are k rows or fewer.
         ValueError: k is below 1, or features are not a finite matrix.
     """
     import faiss
@@ -40,7 +40,7 @@ def nearest_neighbours(features: NDArray[np.floating], k: int) -> NDArray[np.int
     similarity, neighbours = index.search(unit, k + 1)
 
     own = np.arange(rows)[:, None]
-    # A row that ties with k or more equal ones may be missing from its own list: drop the last.
+    # A row with k or more duplicates may be missing from its own list: drop the last then.
     similarity = np.where(neighbours == own, -np.inf, similarity)
     drop = np.where((neighbours == own).any(axis=1), (neighbours == own).argmax(axis=1), k)
     keep = np.arange(k + 1) != drop[:, None]

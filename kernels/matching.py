@@ -1,4 +1,4 @@
-"""Naming clusters by the classes that they were seen on: from a table of votes to a mapping."""
+"""Mapping of clusters to classes, from a table of votes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ Table = NDArray[np.integer] | NDArray[np.floating]
 
 
 def majority_vote(votes: Table) -> NDArray[np.int64]:
-    """Give each cluster the class that it got most votes for; many clusters may share a class.
+    """Map each cluster to the class with most votes; many clusters may share a class.
 
     This is what U2Seg's code calls Hungarian matching.
 
@@ -18,7 +18,7 @@ def majority_vote(votes: Table) -> NDArray[np.int64]:
         votes: (clusters, classes), not negative.
 
     Returns:
-        (clusters,) int64: the class, the lowest one of several with equal votes; -1 without votes.
+        (clusters,) int64: the class, the lowest of ties; -1 for a cluster without votes.
     """
     _check_votes(votes)
     if votes.size == 0:
@@ -27,10 +27,10 @@ def majority_vote(votes: Table) -> NDArray[np.int64]:
 
 
 def one_to_one(votes: Table) -> NDArray[np.int64]:
-    """Give each class one cluster so that most votes agree, then the other clusters their majority.
+    """Match classes and clusters one to one for most votes; map the other clusters by majority.
 
-    The evaluation of CUPS (CVPR 2025) matches in this order. A pair without a single vote is no
-    match: that cluster counts among the others.
+    This is the order of CUPS's evaluation (CVPR 2025). A pair without votes is no match: its
+    cluster is one of the others.
 
     Args:
         votes: (clusters, classes), not negative.
@@ -46,13 +46,13 @@ def one_to_one(votes: Table) -> NDArray[np.int64]:
 
 
 def hungarian(score: Table) -> NDArray[np.int64]:
-    """Assign rows to columns one to one so that the sum of scores is the largest possible.
+    """Assign rows to columns one to one, for the largest sum of scores.
 
     Args:
         score: (rows, columns), finite.
 
     Returns:
-        (rows,) int64: the column, or -1 for rows in excess of the columns.
+        (rows,) int64: the column, or -1 where there are more rows than columns.
     """
     if score.ndim != 2:
         raise ValueError(f"score must be (rows, columns), got {score.shape}")

@@ -1,7 +1,7 @@
 """Panoptic quality (Kirillov et al., "Panoptic Segmentation", CVPR 2019), on maps of segment ids.
 
-The rules for void and crowd are those of the COCO panoptic evaluation. Counts of images add up;
-scores are taken once, at the end.
+The rules for void and crowd are those of the COCO panoptic evaluation. Counts of images add up; scores
+are computed once, at the end.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ VOID = 0
 
 @dataclass(frozen=True)
 class PanopticScores:
-    """Means over the categories that occur; all 0 when none does.
+    """Means over the categories that occur; all 0 if none does.
 
     Attributes:
-        pq: Panoptic quality in [0, 1], sq its segmentation part, rq its recognition part.
-        num_categories: Over how many categories the means are taken.
+        pq, sq, rq: Panoptic, segmentation and recognition quality, in [0, 1].
+        num_categories: Number of categories that occur.
     """
 
     pq: float
@@ -41,10 +41,10 @@ class PanopticSummary:
 
 @dataclass(frozen=True, eq=False)
 class PanopticCounts:
-    """Matches of one or many images; `a + b` joins them.
+    """Matches of one or many images; `a + b` adds them.
 
     Attributes:
-        iou: (categories,) float64, sum of the IoU of matched pairs. Category ids are the indices.
+        iou: (categories,) float64, sum of the IoU of matched pairs, indexed by category id.
         true_positives, false_positives, false_negatives: (categories,) int64.
     """
 
@@ -72,7 +72,7 @@ class PanopticCounts:
         )
 
     def summary(self, thing_ids: Iterable[int], stuff_ids: Iterable[int]) -> PanopticSummary:
-        """Turn counts into PQ, SQ and RQ, as means over the categories with any segment."""
+        """Compute PQ, SQ and RQ, as means over the categories with any segment."""
         things, stuff = sorted(set(thing_ids)), sorted(set(stuff_ids))
         for category in things + stuff:
             if not 0 <= category < len(self.iou):
@@ -120,9 +120,9 @@ def panoptic_counts(
 ) -> PanopticCounts:
     """Match the segments of one image.
 
-    Two segments of one category match when their IoU is above 0.5, pixels void in the truth not
-    counted. Crowd segments neither match nor count as missed. An unmatched prediction that lies
-    for more than half on void or on crowd of its own category is no false positive.
+    Two segments of one category match if their IoU, without pixels that are void in the truth, is
+    above 0.5. Crowd segments neither match nor count as missed. An unmatched prediction of which
+    more than half is void or crowd of its own category is no false positive.
 
     Args:
         predicted_map: (H, W) int segment ids, 0 = void.
@@ -133,7 +133,7 @@ def panoptic_counts(
         crowd: True segment ids that are crowds.
 
     Raises:
-        ValueError: A map holds an id without category, or a segment has no pixel.
+        ValueError: A map has an id without category, or a segment has no pixel.
     """
     if predicted_map.shape != true_map.shape or true_map.ndim != 2:
         raise ValueError(
@@ -153,8 +153,8 @@ def panoptic_counts(
     iou = np.where(same & ~crowded[:, None], inside / np.maximum(union, 1), 0)
     matched = iou > 0.5
 
-    excused = overlap[0, 1:] + (inside * (same & crowded[:, None])).sum(axis=0)
-    wrong = ~matched.any(axis=0) & (2 * excused <= predicted_area[0])
+    ignored = overlap[0, 1:] + (inside * (same & crowded[:, None])).sum(axis=0)
+    wrong = ~matched.any(axis=0) & (2 * ignored <= predicted_area[0])
     missed = ~matched.any(axis=1) & ~crowded
 
     def per_category(categories: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -182,7 +182,7 @@ def _overlap_table(
         raise ValueError("segment ids must not be negative")
     base = int(predicted_map.max(initial=0)) + 1
     codes = (true_map.astype(np.int64) * base + predicted_map).reshape(-1)
-    # Segments come in runs: sorting those is some thirty times faster than sorting pixels.
+    # Segments come in runs, which sort some thirty times faster than pixels.
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
     lengths = np.diff(starts, append=len(codes))
     pairs, run_pair = np.unique(codes[starts], return_inverse=True)
@@ -201,15 +201,15 @@ def _overlap_table(
 
 
 def _positions(ids: NDArray[np.int64], known: list[int], side: str) -> NDArray[np.int64]:
-    """Return each id's place in [VOID, *known]."""
+    """Return each id's index in [VOID, *known]."""
     if known and known[0] <= VOID:
         raise ValueError(f"{side} segment ids must be above {VOID}, got {known[0]}")
     sorted_ids = np.array([VOID, *known], np.int64)
-    places = np.minimum(np.searchsorted(sorted_ids, ids), len(known))
-    unknown = ids[sorted_ids[places] != ids]
+    indices = np.minimum(np.searchsorted(sorted_ids, ids), len(known))
+    unknown = ids[sorted_ids[indices] != ids]
     if len(unknown):
         raise ValueError(f"the {side} map holds id {unknown[0]}, which has no category")
-    return places
+    return indices
 
 
 def _categories(segments: Mapping[int, int], num_categories: int) -> NDArray[np.int64]:

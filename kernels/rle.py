@@ -1,7 +1,7 @@
 """COCO's compressed run-length encoding of binary masks.
 
-Runs go down the columns and start with background; the counts are COCO's variable-length
-ASCII code. pycocotools does the coding, so every COCO tool reads these bytes.
+Runs go down the columns and start with background; counts are COCO's variable-length ASCII code.
+pycocotools does the coding, so every COCO tool reads these bytes.
 """
 
 from collections.abc import Sequence
@@ -47,12 +47,12 @@ def decode(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.bool_
 
 
 def area(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.int64]:
-    """Pixels set in each mask: (m,) int64."""
+    """Return the area of each mask: (m,) int64 px."""
     return np.asarray(coco_mask.area(_coco(counts, height, width)), dtype=np.int64).reshape(-1)
 
 
 def bbox_xywh(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.float32]:
-    """Tight box of each mask: (m, 4) float32 x, y, w, h in px; zeros for an empty mask."""
+    """Return each mask's tight box: (m, 4) float32 x, y, w, h in px; zeros for an empty mask."""
     boxes = coco_mask.toBbox(_coco(counts, height, width))
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
 

@@ -1,8 +1,8 @@
-"""What stands out of a photograph, without a label and without a network: background connectivity.
+"""Unsupervised saliency from background connectivity, without a network.
 
-Zhu, Liang, Wei, Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014: the
-background is what is heavily connected to the image's border; what contrasts with it is salient; a
-quadratic energy makes the result smooth. Square cells take the place of the paper's superpixels.
+Zhu, Liang, Wei, Sun, "Saliency Optimization from Robust Background Detection", CVPR 2014: background
+is strongly connected to the image's border, salient is what contrasts with it, and a quadratic energy
+smooths the result. Square cells replace the paper's superpixels.
 """
 
 from functools import lru_cache
@@ -12,36 +12,36 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-# The paper's constants: Lab distance at which cells stop to be alike, of background certainty, of
-# distance in units of the image, and of the smoothness that even unlike neighbours keep.
+# The paper's standard deviations of colour (Lab), background connectivity and position (in units of
+# the image), and its minimum smoothness weight.
 _COLOUR_STD = 10.0
 _BACKGROUND_STD = 1.0
 _POSITION_STD = 0.25
 _LEAST_SMOOTHNESS = 0.1
-# Smaller steps between neighbours are noise and would add up along a path.
+# Smaller colour steps between neighbours are noise, which would add up along a path.
 _NOISE = 3.0
 
 
 def background_saliency(cells: NDArray[np.floating]) -> NDArray[np.float32]:
-    """How much each cell stands out of what is connected to the border.
+    """Return the saliency of each cell against the background.
 
     Args:
         cells: (gh, gw, 3) float, the mean Lab colour of each cell; at least 2 x 2.
 
     Returns:
-        (gh, gw) float32 in [0, 1]; constant images give a constant.
+        (gh, gw) float32 in [0, 1]; constant for a constant image.
     """
     rows, columns = cells.shape[:2]
     if cells.ndim != 3 or cells.shape[2] != 3 or rows < 2 or columns < 2:
         raise ValueError(f"cells must be (gh, gw, 3), at least 2 x 2, got {cells.shape}")
-    layout = _layout(rows, columns)
+    grid = _grid(rows, columns)
     colours = np.ascontiguousarray(cells.reshape(-1, 3), np.float64)
     contrast = cdist(colours, colours)
-    background = _background(cells.astype(np.float64), layout.border)
-    weighted = (contrast * layout.nearness) @ background
+    background = _background(cells.astype(np.float64), grid.border)
+    weighted = (contrast * grid.nearness) @ background
     foreground = (weighted - weighted.min()) / max(np.ptp(weighted), 1e-9)
     smoothness = np.where(
-        layout.linked, np.exp(-(contrast**2) / (2 * _COLOUR_STD**2)) + _LEAST_SMOOTHNESS, 0.0
+        grid.linked, np.exp(-(contrast**2) / (2 * _COLOUR_STD**2)) + _LEAST_SMOOTHNESS, 0.0
     )
     # min sum b s^2 + f (s - 1)^2 + smoothness (s_i - s_j)^2 is a linear system (eq. 9).
     system = np.diag(smoothness.sum(axis=1) + background + foreground) - smoothness
@@ -49,14 +49,14 @@ def background_saliency(cells: NDArray[np.floating]) -> NDArray[np.float32]:
     return salient.reshape(rows, columns).astype(np.float32)
 
 
-class _Layout:
-    """What depends on the grid alone."""
+class _Grid:
+    """Constants of a grid size."""
 
     def __init__(self, rows: int, columns: int) -> None:
         row, column = np.divmod(np.arange(rows * columns), columns)
         self.border = (row == 0) | (column == 0) | (row == rows - 1) | (column == columns - 1)
-        places = np.stack([row / rows, column / columns], axis=1)
-        self.nearness = np.exp(-cdist(places, places, "sqeuclidean") / (2 * _POSITION_STD**2))
+        positions = np.stack([row / rows, column / columns], axis=1)
+        self.nearness = np.exp(-cdist(positions, positions, "sqeuclidean") / (2 * _POSITION_STD**2))
         near = np.maximum(abs(row[:, None] - row), abs(column[:, None] - column)) == 1
         # Border cells are neighbours of one another: a background cut in two remains one.
         around = self.border[:, None] & self.border & ~np.eye(len(row), dtype=bool)
@@ -64,23 +64,23 @@ class _Layout:
 
 
 @lru_cache(maxsize=4)
-def _layout(rows: int, columns: int) -> _Layout:
-    return _Layout(rows, columns)
+def _grid(rows: int, columns: int) -> _Grid:
+    return _Grid(rows, columns)
 
 
 def _background(cells: NDArray[np.float64], border: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Certainty (gh * gw,) in [0, 1] that a cell is background (eq. 3 to 5)."""
-    likeness = np.exp(-(_path_lengths(cells) ** 2) / (2 * _COLOUR_STD**2))
-    connectivity = likeness[:, border].sum(axis=1) / np.sqrt(likeness.sum(axis=1))
-    certainty: NDArray[np.float64] = 1.0 - np.exp(-(connectivity**2) / (2 * _BACKGROUND_STD**2))
-    return certainty
+    """Return (gh * gw,) background probabilities of the cells (eq. 3 to 5)."""
+    similarity = np.exp(-(_path_lengths(cells) ** 2) / (2 * _COLOUR_STD**2))
+    connectivity = similarity[:, border].sum(axis=1) / np.sqrt(similarity.sum(axis=1))
+    probability: NDArray[np.float64] = 1.0 - np.exp(-(connectivity**2) / (2 * _BACKGROUND_STD**2))
+    return probability
 
 
 @njit(cache=True, nogil=True)
 def _path_lengths(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shortest paths between all cells over 8-neighbours; a step costs its Lab distance.
+    """Return shortest paths between all cells over 8-neighbours; a step costs its Lab distance.
 
-    Sweeps forth and back until nothing changes: paths of photographs turn seldom.
+    Forward and backward sweeps until convergence: few are needed, as paths in images rarely turn.
     """
     rows, columns = cells.shape[:2]
     steps = np.full((4, rows, columns), np.inf)
@@ -104,8 +104,8 @@ def _path_lengths(cells: NDArray[np.float64]) -> NDArray[np.float64]:
             changed = False
             for turn in range(2):
                 for index in range(rows * columns):
-                    place = index if turn == 0 else rows * columns - 1 - index
-                    row, column = place // columns, place % columns
+                    cell = index if turn == 0 else rows * columns - 1 - index
+                    row, column = cell // columns, cell % columns
                     best = length[row, column]
                     for direction in range(4):
                         down, right = row_steps[direction], column_steps[direction]
