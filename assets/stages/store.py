@@ -15,7 +15,6 @@ import dataclasses
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from assets.stages.locks import locked
 from assets.stages.manifest import DamagedResultError, verify, write_manifest
 from kernels.errors import ExNihiloError
 from segmodels.engine.lifetime import end_with_parent
-from segmodels.formats.atomic import replacing
+from segmodels.formats.atomic import replacing_folder, write_text
 
 DIGEST_CHARS = 16
 
@@ -150,7 +149,11 @@ class StageFolder:
         unfinished = self.path / f".unfinished-{digest}"
         unfinished.mkdir(parents=True, exist_ok=True)
         yield unfinished
-        _finish(unfinished, self.path / f"v-{digest}")
+        write_manifest(unfinished)
+        final = self.path / f"v-{digest}"
+        # A folder of this name is damaged, or a finished version that lost its pointer.
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
 
     def point_to(
         self,
@@ -178,33 +181,15 @@ class StageFolder:
 @contextmanager
 def finished_folder(final: Path) -> Iterator[Path]:
     """A temporary folder that becomes `final`, with its manifest, when the block ends well."""
-    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(final) as temporary:
         yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _finish(temporary, final)
-
-
-def _finish(temporary: Path, final: Path) -> None:
-    write_manifest(temporary)
-    # A folder of this name is damaged, or a finished version that lost its pointer.
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+        write_manifest(temporary)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part.
-
-    A file that holds this text already is left alone.
-    """
-    if path.exists() and path.read_text() == text:
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(text)
+    """Write a text file atomically; one that holds this text already is left alone."""
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
 
 
 class Dataset(dg.ConfigurableResource):
