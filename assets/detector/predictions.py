@@ -1,9 +1,7 @@
-"""Stage predictions: the trained model run on images."""
+"""Stage predictions: the segmenter's predictions for images."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -14,13 +12,13 @@ from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
-from segmodels.detector.settings import PredictionChoices
+from segmodels.detector.settings import PredictionStageSettings
 from segmodels.formats.arrow import rows_in
 
 CODE_VERSION = "1"
-PredictionConfig = config_for(PredictionChoices)
-# A dataset without a val split is shown, not scored: so many images tell enough.
-SHOWN_WITHOUT_VAL = 100
+PredictionConfig = config_for(PredictionStageSettings)
+# Without a val split nothing is scored; these are enough images for a preview.
+PREVIEW_IMAGES = 100
 
 
 @dg.asset(
@@ -37,32 +35,28 @@ def predictions(
     store: Store,
     trainer: TrainerLauncher,
 ) -> dg.MaterializeResult[None]:
-    """Panoptic and instance predictions on the val images, or on some where there is no val."""
+    """Panoptic and instance predictions for the val images, or for a preview without a val split."""
     key = CLUSTERINGS.key_of(context)
     stage = store.stage("predictions", str(key))
-    choices = resolve_settings(config, PredictionChoices, stage)
+    settings = resolve_settings(config, PredictionStageSettings, stage)
     model = store.stage("segmenter", str(key)).require()
     table = predicted_images(store)
 
-    def compute(folder: Path) -> dict[str, Any]:
+    def compute(folder: Path) -> dict[str, int]:
         from segmodels.detector.prediction import configured_settings, predict_panoptic
         from segmodels.engine.device import resolve_device
 
-        predict_panoptic(
+        return predict_panoptic(
             table,
             model.folder,
             folder,
-            settings=choices.over(configured_settings(model.folder)),
+            settings=settings.over(configured_settings(model.folder)),
             device=resolve_device(trainer.device),
             on_progress=lambda progress: _report(progress, context.log.info),
         )
-        return {
-            "images": table.num_rows,
-            "instances": len(json.loads((folder / "instances.json").read_bytes())),
-        }
 
-    digest = digest_of(CODE_VERSION, choices, model.digest, identity_of(table))
-    version = materialise(stage, digest, choices, compute, context.log.info)
+    digest = digest_of(CODE_VERSION, settings, model.digest, identity_of(table))
+    version = materialise(stage, digest, settings, compute, context.log.info)
     return result(version, version.summary)
 
 
@@ -72,7 +66,7 @@ def _report(progress: Mapping[str, int], log: Callable[[str], None]) -> None:
 
 
 def predicted_images(store: Store) -> pa.Table:
-    """The val images; of a dataset without a val split, its first hundred images."""
+    """Return the val images, or the first hundred images of a dataset without a val split."""
     table = read_images(store.stage("images").require())
     val = rows_in(table, "split", ["val"])
-    return val if val.num_rows else table.slice(0, SHOWN_WITHOUT_VAL)
+    return val if val.num_rows else table.slice(0, PREVIEW_IMAGES)

@@ -1,4 +1,4 @@
-"""Stage segmenter: MMDetection's panoptic model, trained on pseudo labels in its own process."""
+"""Stage segmenter: a panoptic model trained on pseudo labels, in a process of its own."""
 
 import json
 import os
@@ -26,10 +26,10 @@ REQUEST_FILE = "request.json"
 
 
 class TrainerLauncher(dg.ConfigurableResource):
-    """How the training process is started.
+    """Starts the training process.
 
     Attributes:
-        processes: one a GPU; above 1 torchrun starts them on this machine.
+        processes: one per GPU; more than one are started on this machine by torchrun.
         device: "auto", "cpu" or "cuda".
     """
 
@@ -37,7 +37,7 @@ class TrainerLauncher(dg.ConfigurableResource):
     device: str = "auto"
 
     def command(self, request_file: Path) -> list[str]:
-        """Command line of the training process."""
+        """Return the command line of the training process."""
         module = ["-m", "assets.detector.segmenter_process", str(request_file)]
         if self.processes == 1:
             return [sys.executable, *module]
@@ -84,7 +84,9 @@ def segmenter(
             env={"OMP_WAIT_POLICY": "PASSIVE", PARENT_PID: str(os.getpid())},
         )
         (folder / REQUEST_FILE).unlink()
-        return _losses(folder)
+        from segmodels.detector.training import training_summary
+
+        return training_summary(folder)
 
     digest = digest_of(CODE_VERSION, settings, labels.digest, config_texts(settings.config))
     version = materialise(stage, digest, settings, compute, context.log.info, resumable=True)
@@ -96,14 +98,3 @@ def segmenter(
             "loss_curve": curve("Training losses", version.summary["history"], list(losses)),
         },
     )
-
-
-def _losses(work_dir: Path) -> dict[str, Any]:
-    """Losses of the last iteration, and at most 200 points of those before it."""
-    from segmodels.detector.training import final_losses, read_scalars
-
-    points = read_scalars(work_dir)
-    return {
-        "losses": final_losses(work_dir),
-        "history": points[:: max(1, len(points) // 200)],
-    }

@@ -1,9 +1,9 @@
-"""The training process: started by the asset `segmenter`, reports through Dagster Pipes.
+"""The training process of the stage segmenter; it reports through Dagster Pipes.
 
     python -m assets.detector.segmenter_process REQUEST.json
 
-It runs by itself, so that a crash of the training never takes the orchestrator down. Under
-torchrun every rank reads the same request, and rank 0 alone reports.
+A process of its own, so that a crash of the training does not take down the orchestrator. Under
+torchrun every rank reads the same request, and rank 0 reports.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import Any
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from segmodels.detector.settings import TrainSettings
+from segmodels.detector.settings import Progress, TrainSettings
 from segmodels.detector.training import train_segmenter
 from segmodels.engine.device import resolve_device
 from segmodels.engine.lifetime import end_with_parent
 
 
 def main(request_file: Path) -> None:
-    """Train as the request says; rank 0 streams losses to the run's log."""
+    """Train by the request; rank 0 writes the losses to the run's log."""
     request = json.loads(request_file.read_text())
     if int(os.environ.get("RANK", "0")) == 0:
         with open_dagster_pipes() as pipes:
@@ -31,7 +31,7 @@ def main(request_file: Path) -> None:
         _train(request, None)
 
 
-def _train(request: Mapping[str, Any], on_progress: Any) -> None:
+def _train(request: Mapping[str, Any], on_progress: Progress | None) -> None:
     train_segmenter(
         Path(request["images"]),
         Path(request["pseudo_labels"]),

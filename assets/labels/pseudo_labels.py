@@ -1,4 +1,4 @@
-"""Stage pseudo_labels: things and stuff merged into panoptic labels, as Arrow, COCO and PNG."""
+"""Stage pseudo_labels: thing masks and stuff segments merged into panoptic labels."""
 
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from segmodels.u2seg.labels import LabelSettings
 CODE_VERSION = "1"
 LabelConfig = config_for(
     LabelSettings,
-    stuff_cover_limit="A stuff class covered by things to more than this share is left out.",
-    keep_instance_free="Keep images without any thing (the released code drops them).",
+    stuff_cover_limit="A stuff class becomes void when things cover more than this share of it.",
+    keep_instance_free="Keep images without things (the released code drops them).",
 )
 
 
@@ -54,10 +54,10 @@ def pseudo_labels(
             read_table(things.folder / "masks.arrow"),
             read_table(clusters.folder / "clusters.arrow"),
             finished_shards(stuff).table("segments.arrow"),
-            num_clusters=key.num_clusters,
+            num_things=key.num_clusters,
             num_stuff=num_stuff,
             settings=settings,
-            on_progress=context.log.info,
+            log=context.log.info,
         )
         return {**counts, "num_things": key.num_clusters, "num_stuff": num_stuff}
 

@@ -1,4 +1,7 @@
-"""Training data: the images table and a pseudo-label folder, read for MMDetection's pipeline."""
+"""Training data for MMDetection: the images table and a pseudo-label folder."""
+
+# The classes of MMDetection and mmengine have no types.
+# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 import json
 import math
@@ -23,35 +26,16 @@ from kernels import rle
 from segmodels.formats.arrow import read_table
 from segmodels.formats.decode import read_image
 
-MAX_STUFF = 254  # semantic maps are bytes: 0 is thing, 255 is void
-
-
-def count_clusters(pseudo_labels: str | Path) -> tuple[int, int]:
-    """Numbers of thing and of stuff clusters (K, S) of a pseudo-label folder.
-
-    Raises:
-        ValueError: the folder is incomplete or has more stuff clusters than a byte can name.
-    """
-    path = Path(pseudo_labels) / "panoptic.json"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing: {pseudo_labels} is not a pseudo-label folder")
-    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    things = sum(bool(category["isthing"]) for category in categories)
-    stuff = len(categories) - things
-    if stuff > MAX_STUFF:
-        raise ValueError(f"at most {MAX_STUFF} stuff clusters can be trained, got {stuff}")
-    return things, stuff
-
 
 @DATASETS.register_module(force=True)
 class PseudoLabelDataset(BaseDataset):
-    """Images with the pseudo-labels of one clustering.
+    """Images with the pseudo labels of one clustering.
 
     Args:
         images_table: path of the images table (Arrow).
         pseudo_labels: folder with ``instances.json`` and ``semantic/<stem>.png``.
         splits: splits of the table to train on.
-        keep_empty: also train on images without any instance (U2Seg leaves them out).
+        keep_empty: also train on images without instances (U2Seg drops them).
         pipeline: MMDetection transforms.
     """
 
@@ -70,7 +54,7 @@ class PseudoLabelDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """One record an image that has pseudo-labels, in the order of the images table."""
+        """List the images that have pseudo labels, in the order of the images table."""
         content = json.loads((self.pseudo_labels / "instances.json").read_text(encoding="utf-8"))
         instances: dict[int, list[dict[str, Any]]] = {
             int(image["id"]): [] for image in content["images"]
@@ -99,10 +83,10 @@ class PseudoLabelDataset(BaseDataset):
         ]
 
     def filter_data(self) -> list[dict[str, Any]]:
-        """Leave out images without instances, unless they are to be kept.
+        """Drop images without instances, unless ``keep_empty``.
 
         Raises:
-            ValueError: nothing is left to train on.
+            ValueError: no image is left.
         """
         kept = [record for record in self.data_list if self.keep_empty or record["instances"]]
         if not kept:
@@ -115,15 +99,15 @@ class PseudoLabelDataset(BaseDataset):
 
 @DATASETS.register_module(force=True)
 class SeededStream(Dataset[dict[str, Any]]):
-    """Endless training stream: what stands at a position depends on seed and position alone.
+    """Endless training samples that depend on the seed and their position alone.
 
-    Pass p shuffles the images with (seed, p), and every sample is augmented with a generator
-    seeded by (seed, position); so a resumed run continues the very sequence it left, with any
-    number of workers.
+    Epoch e shuffles the images with (seed, e), and each sample is augmented with generators seeded
+    by (seed, position). A resumed run therefore continues the same sequence, whatever the number of
+    workers.
 
     Args:
-        dataset: configuration of the dataset to draw from.
-        seed: seed of order and augmentation.
+        dataset: MMDetection configuration of the dataset.
+        seed: of the order and the augmentation.
     """
 
     def __init__(self, dataset: dict[str, Any], seed: int) -> None:
@@ -137,26 +121,26 @@ class SeededStream(Dataset[dict[str, Any]]):
         return self.dataset.metainfo
 
     def full_init(self) -> None:
-        """Load the records (mmengine calls this before it makes a loader)."""
+        """Load the records (mmengine calls this before it builds the loader)."""
         self.dataset.full_init()
 
     def __len__(self) -> int:
-        """Number of images in one pass; positions go beyond it."""
+        """Images in one epoch; positions go beyond it."""
         return len(self.dataset)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        """The augmented sample at an endless position."""
-        pass_index, place = divmod(position, len(self.dataset))
-        if self._order[0] != pass_index:
-            generator = np.random.default_rng([self.seed, pass_index])
-            self._order = (pass_index, generator.permutation(len(self.dataset)))
+        """Return the augmented sample at a position, which may be beyond the first epoch."""
+        epoch, index = divmod(position, len(self.dataset))
+        if self._order[0] != epoch:
+            generator = np.random.default_rng([self.seed, epoch])
+            self._order = (epoch, generator.permutation(len(self.dataset)))
         with _seeded_globals(self.seed, position):
-            return self.dataset[int(self._order[1][place])]
+            return self.dataset[int(self._order[1][index])]
 
 
 @contextmanager
 def _seeded_globals(seed: int, position: int) -> Iterator[None]:
-    """Seed the global generators that MMDetection's transforms draw from, then restore them."""
+    """Seed the global generators that MMDetection's transforms use, and restore them at the end."""
     words = np.random.SeedSequence([seed, position]).generate_state(2)
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002
     np.random.seed(words[0])  # noqa: NPY002
@@ -170,7 +154,7 @@ def _seeded_globals(seed: int, position: int) -> Iterator[None]:
 
 @DATA_SAMPLERS.register_module(force=True)
 class PositionSampler(Sampler[int]):
-    """Endless positions of a :class:`SeededStream`, interleaved over the processes.
+    """Positions of a :class:`SeededStream` without end, interleaved over the processes.
 
     Args:
         dataset: the stream.
@@ -183,11 +167,11 @@ class PositionSampler(Sampler[int]):
         self.start = 0
 
     def __len__(self) -> int:
-        """This process's share of one pass."""
+        """Return this process's share of one epoch."""
         return math.ceil(self.size / self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        """Yield this process's positions, from its ``start``-th on."""
+        """Yield this process's positions, starting at its ``start``-th."""
         position = self.start * self.world_size + self.rank
         while True:
             yield position
@@ -195,11 +179,11 @@ class PositionSampler(Sampler[int]):
 
 
 @TRANSFORMS.register_module(force=True)
-class LoadPhotograph(BaseTransform):
-    """Read the pixels of a record: ``img`` (H, W, 3) uint8 RGB."""
+class LoadTableImage(BaseTransform):
+    """Read the image of a row of the images table: ``img`` (H, W, 3) uint8 RGB."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add ``img`` and its sizes."""
+        """Add ``img``, ``img_shape`` and ``ori_shape``."""
         image = read_image(results["source"], results["img_path"])
         results["img"] = image
         results["img_shape"] = results["ori_shape"] = image.shape[:2]
@@ -208,13 +192,13 @@ class LoadPhotograph(BaseTransform):
 
 @TRANSFORMS.register_module(force=True)
 class LoadPseudoLabels(BaseTransform):
-    """Read a record's boxes, labels, masks and semantic map at the image's size."""
+    """Read an image's boxes, labels, masks and semantic map, at its own size."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add MMDetection's ``gt_*`` entries.
+        """Add ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_ignore_flags``, ``gt_masks``, ``gt_seg_map``.
 
         Raises:
-            ValueError: the semantic map has another size than the image.
+            ValueError: the semantic map and the image differ in size.
         """
         height, width = results["ori_shape"]
         instances = results["instances"]
@@ -230,6 +214,6 @@ class LoadPseudoLabels(BaseTransform):
         if results["gt_seg_map"].shape != (height, width):
             raise ValueError(
                 f"{results['semantic']} is {results['gt_seg_map'].shape} but its image is "
-                f"{(height, width)}: make the pseudo-labels again from these images"
+                f"{(height, width)}: recompute the pseudo labels from these images"
             )
         return results

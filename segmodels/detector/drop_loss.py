@@ -1,9 +1,12 @@
-"""DropLoss: do not punish a detector for objects that the pseudo-labels missed.
+"""DropLoss: do not penalise a detector for objects that the pseudo labels missed.
 
-CutLER (sec. 3.2 and its released code): a sampled region whose *predicted* box overlaps no
-pseudo box by more than a threshold does not contribute to the classification loss of its cascade
-stage. Dropped regions stay in the denominator of the mean; box and mask losses are untouched.
+CutLER (sec. 3.2 and its released code): a sampled region whose *predicted* box has no IoU above a
+threshold with any pseudo box does not contribute to the classification loss of its cascade stage.
+Dropped regions stay in the denominator of the mean; box and mask losses are unchanged.
 """
+
+# The classes of MMDetection and mmengine have no types.
+# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 from typing import Any
 
@@ -17,15 +20,15 @@ from torch import Tensor
 
 
 def drop_weights(predicted_boxes: Tensor, pseudo_boxes: Tensor, threshold: float) -> Tensor:
-    """Classification weight of every sampled region of one image.
+    """Classification weight of each sampled region of one image.
 
     Args:
-        predicted_boxes: (n, 4) float xyxy, the stage's decoded predictions.
-        pseudo_boxes: (m, 4) float xyxy, all pseudo boxes of the image.
+        predicted_boxes: (n, 4) float xyxy, px, decoded predictions of the stage.
+        pseudo_boxes: (m, 4) float xyxy, px, all pseudo boxes of the image.
         threshold: largest IoU at which a region is dropped.
 
     Returns:
-        (n,) of 0 and 1; all 1 for an image without pseudo boxes (nothing to compare with).
+        (n,) float of 0 and 1; all 1 for an image without pseudo boxes.
     """
     if len(pseudo_boxes) == 0:
         return predicted_boxes.new_ones(len(predicted_boxes))
@@ -35,15 +38,15 @@ def drop_weights(predicted_boxes: Tensor, pseudo_boxes: Tensor, threshold: float
 
 @TASK_UTILS.register_module(force=True)
 class PseudoBoxSampler(RandomSampler):
-    """RandomSampler which hands all pseudo boxes of the image on with its result.
+    """RandomSampler whose result also carries all pseudo boxes of the image.
 
-    MMDetection's sampling result knows only the boxes that some sampled region was matched to.
+    MMDetection's sampling result has only the boxes that a sampled region was assigned to.
     """
 
     def sample(
         self, assign_result: Any, pred_instances: Any, gt_instances: Any, **kwargs: Any
     ) -> SamplingResult:
-        """Sample regions; the result carries ``pseudo_boxes`` (m, 4)."""
+        """Sample regions; the result has ``pseudo_boxes`` (m, 4)."""
         result = super().sample(assign_result, pred_instances, gt_instances, **kwargs)
         result.pseudo_boxes = gt_instances.bboxes
         return result
@@ -51,10 +54,10 @@ class PseudoBoxSampler(RandomSampler):
 
 @MODELS.register_module(force=True)
 class DropLossBoxHead(Shared2FCBBoxHead):
-    """Two-layer box head with DropLoss.
+    """Box head of two fully connected layers, with DropLoss.
 
     Args:
-        drop_threshold: largest IoU at which a region is dropped; None trains with the plain loss.
+        drop_threshold: largest IoU at which a region is dropped; None turns DropLoss off.
     """
 
     def __init__(self, *args: Any, drop_threshold: float | None = 0.01, **kwargs: Any) -> None:
@@ -71,7 +74,7 @@ class DropLossBoxHead(Shared2FCBBoxHead):
         concat: bool = True,
         reduction_override: str | None = None,
     ) -> dict[str, Any]:
-        """MMDetection's losses and targets, with dropped regions in the classification loss."""
+        """Compute MMDetection's losses and targets; the classification loss is DropLoss."""
         if self.drop_threshold is None:
             return super().loss_and_target(
                 cls_score, bbox_pred, rois, sampling_results, rcnn_train_cfg, concat,

@@ -1,10 +1,11 @@
 """Stand-in for ``mmcv._ext``, the compiled operators that mmcv-lite does not carry.
 
 MMDetection's two-stage detectors call three of them at run time: non-maximum suppression and
-RoIAlign forward and backward. They are written here on plain torch tensors, so they run on any
-device; every other operator raises when it is called. A compiled ``mmcv._ext`` always wins.
+RoIAlign forward and backward. They are written here in plain torch and run on any device; every
+other operator raises when it is called. A compiled ``mmcv._ext`` takes precedence.
 """
 
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -26,14 +27,14 @@ def nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int = 0)
     Args:
         boxes: (n, 4) float, xyxy pixels.
         scores: (n,) float.
-        iou_threshold: a box goes when its IoU with a kept, better box is above this.
-        offset: 0, or 1 when a box's sides include both border pixels.
+        iou_threshold: discard a box whose IoU with a kept box of higher score is above this.
+        offset: 0, or 1 when sides include both border pixels (legacy boxes).
 
     Returns:
         (m,) int64 indices of the kept boxes, best score first; equal scores keep their order.
     """
     order = torch.argsort(scores, descending=True, stable=True)
-    # The loop is sequential by nature; on small arrays NumPy's overhead per step is the lowest.
+    # The loop is sequential; on small arrays NumPy has the lowest overhead per step.
     corners = boxes[order].detach().cpu().double().numpy()
     x1, y1, x2, y2 = corners.T
     areas = (x2 - x1 + offset) * (y2 - y1 + offset)
@@ -133,7 +134,7 @@ def _scaled_rois(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
     """RoIs as (r, 5): image index, y, x, height, width in feature pixels."""
     # Half precision cannot hold the coordinates of a large image.
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
-    low, high = rois[:, 1:].mul(spatial_scale).sub(0.5 if aligned else 0.0).split(2, dim=1)
+    low, high = rois[:, 1:].mul(spatial_scale).sub(0.5 if aligned else 0.0).chunk(2, dim=1)
     size = high - low
     if not aligned:
         size = size.clamp(min=1)
@@ -143,7 +144,7 @@ def _scaled_rois(rois: Tensor, spatial_scale: float, aligned: bool) -> Tensor:
 def _sampling_plan(
     scaled: Tensor, bins: tuple[int, int], features: Tensor, sampling_ratio: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Which feature rows each bin adds up, for groups of RoIs with equally many samples.
+    """Feature rows that each bin sums, for groups of RoIs with the same number of samples.
 
     Yields:
         (indices of the RoIs, taps, weights); taps index the rows of ``features`` laid out as
@@ -189,15 +190,15 @@ def _axis_taps(
 
 
 def _torchvision_operators() -> dict[str, Callable[..., Any]]:
-    """The same three operators on torchvision's compiled ones (faster, above all on a GPU)."""
-    import torchvision  # noqa: F401  (registers the operators)
-
+    """The three operators by torchvision's compiled ones, which are faster, above all on a GPU."""
+    importlib.import_module("torchvision")  # registers the operators
     ops = torch.ops.torchvision
 
     def fast_nms(boxes: Tensor, scores: Tensor, *, iou_threshold: float, offset: int = 0) -> Tensor:
         if offset:
             return nms(boxes, scores, iou_threshold=iou_threshold, offset=offset)
-        return ops.nms(boxes, scores, iou_threshold)
+        kept: Tensor = ops.nms(boxes, scores, iou_threshold)
+        return kept
 
     def forward(
         features: Tensor, rois: Tensor, output: Tensor, *_argmax: Tensor, **how: Any
@@ -227,7 +228,7 @@ def _torchvision_operators() -> dict[str, Callable[..., Any]]:
 
 
 class _StandIn(ModuleType):
-    """Module ``mmcv._ext`` whose missing operators exist by name but raise when called."""
+    """Module ``mmcv._ext`` in which a missing operator raises when it is called."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):
@@ -240,16 +241,16 @@ class _StandIn(ModuleType):
 
 
 def torchvision_works() -> bool:
-    """Whether torchvision imports; a build for another torch is put out of everybody's way.
+    """Whether torchvision imports; a build for another torch is hidden from later imports.
 
-    mmengine imports torchvision for its environment report and survives its absence only.
+    mmengine imports torchvision for its environment report, and copes only with its absence.
     """
     if "torchvision" in sys.modules:
         return sys.modules["torchvision"] is not None
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except (ImportError, RuntimeError, OSError):
         sys.modules["torchvision"] = None  # type: ignore[assignment]
         return False
@@ -257,7 +258,7 @@ def torchvision_works() -> bool:
 
 
 def install_mmcv_ops() -> bool:
-    """Put the stand-in at ``mmcv._ext``, unless a real one exists; returns whether it did."""
+    """Install the stand-in as ``mmcv._ext`` unless a compiled one exists; returns whether it did."""
     if "mmcv._ext" in sys.modules or importlib.util.find_spec("mmcv._ext") is not None:
         return False
     operators: dict[str, Callable[..., Any]] = {

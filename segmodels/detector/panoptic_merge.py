@@ -1,7 +1,7 @@
 """Merge instances and a semantic map into one panoptic map (Panoptic FPN, sec. 3).
 
-Our own, so that no constant limits the number of clusters: MMDetection packs category and
-instance into one number with a factor of 1000.
+Our own, because MMDetection packs category and instance into one number with a factor of 1000,
+which limits the number of clusters.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from segmodels.formats.panoptic import Segment
 
 @dataclass(frozen=True)
 class ScoredInstance:
-    """A predicted object at the image's size.
+    """A predicted instance, at the image's size.
 
     Attributes:
         category_id: thing cluster, 1..K.
@@ -36,19 +36,19 @@ def merge_panoptic(
     semantic: NDArray[np.uint8],
     *,
     num_things: int,
-    confidence: float,
-    overlap: float,
+    score_threshold: float,
+    overlap_threshold: float,
     min_stuff_pixels: float,
 ) -> tuple[NDArray[np.int32], list[Segment]]:
-    """Lay instances down, best first, then the stuff that they leave visible.
+    """Place instances by falling score, then stuff on the pixels that stay free.
 
     Args:
-        instances: predicted objects in any order; of equal scores the earlier goes first.
+        instances: in any order; equal scores keep their order.
         semantic: (H, W) uint8, 0 = thing, 1..S = stuff.
         num_things: K; stuff label s becomes category K + s.
-        confidence: instances with a lower score stay out.
-        overlap: an instance stays out when more than this share of it is already covered.
-        min_stuff_pixels: smaller stuff segments become void.
+        score_threshold: discard instances with a lower score.
+        overlap_threshold: discard an instance when more than this share of it is already covered.
+        min_stuff_pixels: smaller stuff segments become void, px.
 
     Returns:
         (H, W) int32 segment ids, 0 = void, and the segments: instances by falling score, then
@@ -58,14 +58,14 @@ def merge_panoptic(
     segment_map = np.zeros((height, width), dtype=np.int32)
     segments: list[Segment] = []
     for instance in sorted(instances, key=lambda found: -found.score):
-        if instance.score < confidence:
+        if instance.score < score_threshold:
             break
-        # One mask at a time: together they can be far larger than the image.
+        # One mask at a time: decoded together they can be far larger than the image.
         mask = rle.decode([instance.rle_counts], height, width)[0]
         area = np.count_nonzero(mask)
         free = mask & (segment_map == 0)
         visible = np.count_nonzero(free)
-        if visible == 0 or area - visible > overlap * area:
+        if visible == 0 or area - visible > overlap_threshold * area:
             continue
         segments.append(Segment(len(segments) + 1, instance.category_id))
         segment_map[free] = segments[-1].id

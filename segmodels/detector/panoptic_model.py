@@ -1,10 +1,13 @@
 """U2Seg's network on MMDetection: a panoptic feature pyramid with cascaded box heads.
 
 Things are clusters 0..K-1 in the box heads (category id minus one). The semantic head has S + 1
-outputs: 0 is "thing", 1..S are the stuff clusters, 255 is void (U2Seg's semantic pseudo-labels).
-Numbers of classes above 255 or 1000 need no care: thing labels never enter a map of bytes, and
-the panoptic merge (``panoptic_merge.py``) is our own.
+outputs: 0 is "thing", 1..S are the stuff clusters, 255 is void (U2Seg's semantic pseudo labels).
+K may exceed 255 and 1000: thing labels never enter a uint8 map, and the panoptic merge
+(``panoptic_merge.py``) is our own.
 """
+
+# The classes of MMDetection and mmengine have no types.
+# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 from typing import Any
 
@@ -22,7 +25,7 @@ from torch.nn import functional
 
 @MODELS.register_module(force=True)
 class ThingStuffHead(PanopticFPNHead):
-    """Semantic head whose labels arrive as the pseudo-labels store them.
+    """Semantic head that trains on semantic maps as the pseudo-label folder stores them.
 
     Args:
         num_stuff_classes: S; labels are 0 (thing), 1..S (stuff) and 255 (void).
@@ -32,20 +35,20 @@ class ThingStuffHead(PanopticFPNHead):
         super().__init__(num_things_classes=0, num_stuff_classes=num_stuff_classes, **kwargs)
 
     def _set_things_to_void(self, gt_semantic_seg: Tensor) -> Tensor:
-        """Keep the labels: MMDetection's own mapping would read 255 as a thing when K > 255."""
+        """Keep the labels; MMDetection's mapping would take void (255) for a thing when K > 255."""
         return gt_semantic_seg.int()
 
 
 @MODELS.register_module(force=True)
 class SingleMaskCascadeRoIHead(CascadeRoIHead):
-    """Cascade of box heads with one mask head, as in the published U2Seg and CutLER models.
+    """Cascaded box heads with one mask head, as in the published U2Seg and CutLER models.
 
     The mask head trains on the first stage's positive regions and is applied to the last stage's
-    boxes; MMDetection's own cascade would train and average one mask head a stage.
+    boxes. MMDetection's own cascade trains one mask head per stage and averages them.
 
     Args:
-        feature_gradient: factor on the gradient that each box stage sends into the pyramid
-            (1 / stages in the published models, so that the stages together count once).
+        feature_gradient: factor on the gradient from each box stage to the pyramid (1 / stages in
+            the published models).
     """
 
     def __init__(self, *args: Any, feature_gradient: float = 1.0, **kwargs: Any) -> None:
@@ -53,7 +56,7 @@ class SingleMaskCascadeRoIHead(CascadeRoIHead):
         self.feature_gradient = feature_gradient
 
     def init_mask_head(self, mask_roi_extractor: Any, mask_head: Any) -> None:
-        """Build the one mask head and its region extractor."""
+        """Build the mask head and its RoI extractor."""
         self.share_roi_extractor = False
         self.mask_roi_extractor = torch.nn.ModuleList([MODELS.build(mask_roi_extractor)])
         self.mask_head = torch.nn.ModuleList([MODELS.build(mask_head)])
@@ -73,7 +76,7 @@ class SingleMaskCascadeRoIHead(CascadeRoIHead):
         sampling_results: list[Any],
         batch_gt_instances: list[InstanceData],
     ) -> dict[str, Any]:
-        """Mask loss of the first stage; nothing for the later ones."""
+        """Compute the mask loss in the first stage only."""
         if stage > 0:
             return {"loss_mask": {}}
         return super().mask_loss(stage, x, sampling_results, batch_gt_instances)
@@ -85,10 +88,10 @@ class SingleMaskCascadeRoIHead(CascadeRoIHead):
         results_list: list[InstanceData],
         rescale: bool = False,
     ) -> list[InstanceData]:
-        """Add ``mask_probabilities`` (n, m, m) inside each box, and scale the boxes back.
+        """Add ``mask_probabilities`` (n, m, m) inside each box; rescale the boxes.
 
-        Full-size masks are left to the caller, who pastes them one by one: a hundred masks of a
-        large photograph would need gigabytes here.
+        The caller pastes the masks one by one: a hundred full-size masks of a large image would
+        take gigabytes.
         """
         rois = bbox2roi([results.bboxes for results in results_list])
         if len(rois) == 0:
@@ -110,7 +113,7 @@ class SingleMaskCascadeRoIHead(CascadeRoIHead):
 
 @MODELS.register_module(force=True)
 class PanopticSegmenter(PanopticFPN):
-    """PanopticFPN which predicts its two parts and leaves the merge to the caller."""
+    """PanopticFPN that predicts instances and semantic logits; the caller merges them."""
 
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
@@ -133,11 +136,12 @@ class PanopticSegmenter(PanopticFPN):
         return batch_data_samples
 
 
-def label_map(logits: Tensor, content: tuple[int, int], padded: tuple[int, int],
-              size: tuple[int, int]) -> Tensor:  # fmt: skip
-    """Most likely class of every pixel at the image's original size.
+def label_map(
+    logits: Tensor, content: tuple[int, int], padded: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Class of highest logit at each pixel, at the image's original size.
 
-    Classes are resized one at a time, so that memory stays at a few maps whatever their number.
+    Classes are resized one at a time, so memory does not grow with their number.
 
     Args:
         logits: (c, h, w) float of the padded network input.
@@ -146,7 +150,7 @@ def label_map(logits: Tensor, content: tuple[int, int], padded: tuple[int, int],
         size: (height, width) of the result.
 
     Returns:
-        (height, width) uint8 class indices; of equal logits the lower class wins.
+        (height, width) uint8 classes; the lower class wins a tie.
     """
     best = torch.full(size, -torch.inf, device=logits.device)
     labels = torch.zeros(size, dtype=torch.uint8, device=logits.device)

@@ -1,6 +1,6 @@
-"""Apply a trained segmenter to images and write its predictions, one image at a time."""
+"""Predict images with a trained segmenter, one at a time, and write the predictions folder."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +14,20 @@ from torch.nn import functional
 
 from kernels import rle
 from segmodels.detector.panoptic_merge import ScoredInstance, merge_panoptic
+from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.detector.registration import quiet_third_parties, register
-from segmodels.detector.settings import PredictionSettings
+from segmodels.detector.settings import PredictionSettings, Progress
 from segmodels.detector.training import CONFIG_FILE, last_checkpoint
-from segmodels.formats.arrow import read_table
 from segmodels.formats.coco import Result, write_results
-from segmodels.formats.coco_json import Category
 from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
-
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What a segmenter finds in one image, at the image's own size.
+    """Prediction for one image, at the image's own size.
 
     Attributes:
-        instances: objects by falling score, none with an empty mask.
+        instances: by falling score; none has an empty mask.
         semantic: (H, W) uint8, 0 = thing, 1..S = stuff.
     """
 
@@ -39,23 +36,21 @@ class ImagePrediction:
 
 
 class Segmenter:
-    """A trained segmenter, ready to predict.
+    """A trained segmenter.
 
     Args:
         work_dir: work directory of a training run.
-        checkpoint: one of its checkpoints; None takes the last.
-        settings: how to predict; None takes the configuration's.
-        device: where to compute.
+        settings: how to predict; None takes those of the training configuration.
+        device: torch device.
 
     Raises:
-        FileNotFoundError: the directory holds no finished checkpoint.
+        FileNotFoundError: the work directory holds no checkpoint.
     """
 
     def __init__(
         self,
         work_dir: str | Path,
         *,
-        checkpoint: str | Path | None = None,
         settings: PredictionSettings | None = None,
         device: str = "cpu",
     ) -> None:
@@ -67,17 +62,17 @@ class Segmenter:
 
         from segmodels.detector.train_config import prediction_pipeline
 
-        weights = Path(checkpoint) if checkpoint is not None else last_checkpoint(work_dir)
-        if weights is None or not weights.is_file():
-            raise FileNotFoundError(f"{checkpoint or work_dir} holds no checkpoint: train first")
+        weights = last_checkpoint(work_dir)
+        if weights is None:
+            raise FileNotFoundError(f"{work_dir} holds no checkpoint: train first")
         config = Config.fromfile(Path(work_dir) / CONFIG_FILE)
         self.settings = settings or PredictionSettings(**config.prediction)
         self.num_things: int = config.model.roi_head.mask_head.num_classes
         self.num_stuff: int = config.model.semantic_head.num_stuff_classes
-        chosen = config.model.test_cfg.rcnn
-        chosen.score_thr = self.settings.score_threshold
-        chosen.nms.iou_threshold = self.settings.nms_threshold
-        chosen.max_per_img = self.settings.max_detections
+        rcnn = config.model.test_cfg.rcnn
+        rcnn.score_thr = self.settings.score_threshold
+        rcnn.nms.iou_threshold = self.settings.nms_threshold
+        rcnn.max_per_img = self.settings.max_detections
         with quiet_third_parties(), DefaultScope.overwrite_default_scope("mmdet"):
             self._model = MODELS.build(config.model)
             self._pipeline = Compose(
@@ -87,19 +82,9 @@ class Segmenter:
         self._model.load_state_dict(state)
         self._model.to(torch.device(device)).eval()
 
-    @property
-    def categories(self) -> list[Category]:
-        """Thing clusters 1..K, then stuff clusters K+1..K+S."""
-        things = [Category(k, f"cluster_{k:04d}") for k in range(1, self.num_things + 1)]
-        stuff = [
-            Category(self.num_things + s, f"stuff_{s:04d}", isthing=False)
-            for s in range(1, self.num_stuff + 1)
-        ]
-        return things + stuff
-
     @torch.inference_mode()
     def predict(self, source: str, path: str) -> ImagePrediction:
-        """Predict one image, named as in the images table.
+        """Predict one image, given by the columns ``source`` and ``path`` of the images table.
 
         Raises:
             UnreadableImageError: the image cannot be read.
@@ -119,61 +104,58 @@ class Segmenter:
 
 
 def configured_settings(work_dir: str | Path) -> PredictionSettings:
-    """The prediction settings of the configuration that a segmenter was trained with."""
+    """Read the prediction settings of the configuration that a segmenter was trained with."""
     from mmengine.config import Config
 
     return PredictionSettings(**Config.fromfile(Path(work_dir) / CONFIG_FILE).prediction)
 
 
 def predict_panoptic(
-    images: str | Path | pa.Table,
+    images: pa.Table,
     work_dir: str | Path,
     out_folder: str | Path,
     *,
-    splits: Sequence[str] | None = None,
     settings: PredictionSettings | None = None,
-    checkpoint: str | Path | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
-) -> int:
-    """Predict every image of a table and write the predictions folder.
+) -> dict[str, int]:
+    """Predict the images of a table and write the predictions folder.
 
     The folder gets ``instances.json`` (COCO results), ``panoptic.json`` with ``panoptic/`` and
-    ``semantic/`` (PNG), all at the images' own sizes; an image without any prediction has its
-    entries, too. Memory does not grow with the size of an image times its number of objects.
+    ``semantic/`` (PNG), all at the images' own sizes and also for images without any prediction.
+    Memory does not grow with the size of an image times its number of instances.
 
     Args:
-        images: images table or the path of one.
+        images: images table.
         work_dir: work directory of a training run.
-        out_folder: where to write.
-        splits: splits of the table to predict; None is all.
+        out_folder: the predictions folder.
         settings: see :class:`Segmenter`.
-        checkpoint: see :class:`Segmenter`.
-        device: where to compute.
+        device: torch device.
         on_progress: takes {image, total, instances} after each image.
 
     Returns:
-        the number of images.
+        the numbers of ``images`` and ``instances``.
     """
-    table = images if isinstance(images, pa.Table) else read_table(images)
-    rows = table.select(["image_id", "source", "path", "split"]).to_pylist()
-    rows = [row for row in rows if splits is None or row["split"] in splits]
-    segmenter = Segmenter(work_dir, checkpoint=checkpoint, settings=settings, device=device)
+    segmenter = Segmenter(work_dir, settings=settings, device=device)
+    categories = cluster_categories(segmenter.num_things, segmenter.num_stuff)
+    rows = images.select(["image_id", "source", "path"]).to_pylist()
+    counts = {"images": len(rows), "instances": 0}
     out = Path(out_folder)
-    with PanopticWriter(out / "panoptic.json", out / "panoptic", segmenter.categories) as writer:
-        results = _predicted(rows, segmenter, out, writer, on_progress)
+    with PanopticWriter(out / "panoptic.json", out / "panoptic", categories) as writer:
+        results = _predict_rows(rows, segmenter, out, writer, counts, on_progress)
         write_results(out / "instances.json", results)
-    return len(rows)
+    return counts
 
 
-def _predicted(
+def _predict_rows(
     rows: list[dict[str, Any]],
     segmenter: Segmenter,
     out: Path,
     writer: PanopticWriter,
+    counts: dict[str, int],
     on_progress: Progress | None,
 ) -> Iterator[Result]:
-    """Predict image by image, write the maps, and hand the instances on."""
+    """Predict image by image: write the maps, count and yield the instances."""
     for number, row in enumerate(rows, start=1):
         image_id = row["image_id"]
         prediction = segmenter.predict(row["source"], row["path"])
@@ -183,12 +165,13 @@ def _predicted(
             prediction.instances,
             prediction.semantic,
             num_things=segmenter.num_things,
-            confidence=settings.instance_confidence,
-            overlap=settings.overlap,
+            score_threshold=settings.instance_confidence,
+            overlap_threshold=settings.overlap,
             min_stuff_pixels=settings.min_stuff_pixels(height, width),
         )
         writer.add(image_id, row["path"], segment_map, segments)
         write_png(out / "semantic" / png_name(image_id), prediction.semantic)
+        counts["instances"] += len(prediction.instances)
         for found in prediction.instances:
             yield Result(
                 image_id, found.category_id, found.score, found.rle_counts, height, width,
@@ -201,7 +184,7 @@ def _predicted(
 
 
 def _instances(found: Any, height: int, width: int) -> Iterator[ScoredInstance]:
-    """Paste the masks of one image one by one and encode them."""
+    """Paste and encode the masks of one image, one at a time."""
     for box, score, label, probabilities in zip(
         found.bboxes, found.scores, found.labels, found.mask_probabilities, strict=True
     ):
@@ -218,13 +201,13 @@ def _instances(found: Any, height: int, width: int) -> Iterator[ScoredInstance]:
 
 
 def paste_mask(probabilities: Tensor, box: Tensor, height: int, width: int) -> NDArray[np.bool_]:
-    """Resample a mask predicted inside a box to the image (Mask R-CNN, threshold 0.5).
+    """Resize a mask predicted inside a box into the image (Mask R-CNN, threshold 0.5).
 
     Args:
         probabilities: (m, m) float in 0..1, covering the box.
         box: (4,) xyxy in image pixels.
-        height: of the image.
-        width: of the image.
+        height: of the image, px.
+        width: of the image, px.
 
     Returns:
         (height, width) bool; pixel centres outside the box are False.

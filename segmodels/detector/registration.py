@@ -1,4 +1,4 @@
-"""One entrance to the MMDetection stack: call :func:`register` before using any of it."""
+"""Set-up of the MMDetection stack: call :func:`register` before using any of it."""
 
 import functools
 import warnings
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from segmodels.detector.mmcv_ops import install_mmcv_ops, torchvision_works
 
-# What the pinned stack says on every run and no user can act on.
+# Warnings of the pinned versions that no user can act on.
 _KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
     (r"`torch\.jit\.(script|interface)` is deprecated", DeprecationWarning),
     (r"`broadcast_buffers` is deprecated", FutureWarning),
@@ -18,7 +18,7 @@ _KNOWN_WARNINGS: tuple[tuple[str, type[Warning]], ...] = (
 
 @functools.cache
 def register() -> None:
-    """Make MMDetection usable here and register U2Seg's modules with it; cheap when repeated.
+    """Install the operators and register our modules with MMDetection; cached.
 
     Raises:
         ImportError: a package of the stack is missing.
@@ -35,7 +35,7 @@ def register() -> None:
 
 @contextmanager
 def quiet_third_parties() -> Iterator[None]:
-    """Silence the stack's known warnings, and only those."""
+    """Silence the known warnings of the stack, and only those."""
     with warnings.catch_warnings():
         for message, category in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=message, category=category)

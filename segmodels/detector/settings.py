@@ -1,51 +1,56 @@
-"""Settings of training and prediction; what is left out is taken from the configuration file."""
+"""Settings of training and prediction; those left out come from the configuration file."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
+Progress = Callable[[dict[str, Any]], None]
+"""Takes the numbers of a progress report by name."""
+
 
 def config_names() -> list[str]:
-    """Names of the configurations that ship with the project."""
+    """Names of the shipped configurations."""
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.py"))
 
 
 def config_path(config: str) -> Path:
-    """File of a configuration given by its shipped name or by its own path."""
+    """File of a configuration, given by its shipped name or its path."""
     return Path(config) if config.endswith(".py") else CONFIG_FOLDER / f"{config}.py"
 
 
 def config_texts(config: str) -> list[str]:
-    """What a configuration may consist of: its own file, and every shipped one as its base."""
+    """Contents of a configuration file and of all shipped ones, any of which may be its base."""
     shipped = sorted(CONFIG_FOLDER.rglob("*.py"))
     return [path.read_text(encoding="utf-8") for path in (config_path(config), *shipped)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How a segmenter is trained; None leaves the choice to the configuration.
+    """How a segmenter is trained; None takes the configuration's value.
 
     Attributes:
-        config: ``cpu_r18_half``, ``cpu_r18``, ``paper_r50``, or the path of an mmengine configuration like them.
-        iterations: optimiser steps in all.
-        batch_size: images a step, over all processes.
+        config: ``cpu_r18_half``, ``cpu_r18``, ``paper_r50``, or the path of such an mmengine
+            configuration file.
+        iterations: optimiser steps.
+        batch_size: images per step, over all processes.
         learning_rate: peak learning rate.
-        short_sides: short sides of the images in px, one drawn for each sample.
-        long_side: largest long side in px.
-        seed: of weights, order, augmentation and sampling.
+        short_sides: short sides of the input in px, one drawn per sample.
+        long_side: upper bound of the long side in px.
+        seed: of initialisation, order, augmentation and sampling.
         splits: splits of the images table to train on.
-        keep_empty: train on images without instances, too (U2Seg leaves them out).
-        drop_loss: leave regions that overlap no pseudo box out of the classification loss.
+        keep_empty: also train on images without instances (U2Seg drops them).
+        drop_loss: DropLoss: ignore regions that overlap no pseudo box in the classification loss.
         drop_threshold: largest IoU at which DropLoss drops a region (CutLER: 0.01).
-        class_agnostic_masks: one mask a box instead of one a cluster and box.
-        init_checkpoint: weights to start from: a backbone (DINO's ResNet-50) or a segmenter.
+        class_agnostic_masks: predict one mask per box instead of one per cluster and box.
+        init_checkpoint: initial weights, of a backbone (DINO's ResNet-50) or a segmenter.
         checkpoint_every: iterations between checkpoints.
-        keep_checkpoints: how many of them are kept.
+        keep_checkpoints: number of checkpoints to keep.
         progress_every: iterations between progress reports and scalars.
-        workers: loader processes; 0 loads in the training process.
+        workers: data loader processes; 0 loads in the training process.
     """
 
     config: str = "cpu_r18_half"
@@ -67,7 +72,7 @@ class TrainSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would fail late."""
+        """Check the values before anything is trained."""
         if not config_path(self.config).is_file():
             raise ValueError(
                 f"config must be one of {config_names()} or the path of a configuration file, "
@@ -81,34 +86,41 @@ class TrainSettings:
             raise ValueError(f"drop_threshold must be in [0, 1), got {self.drop_threshold}")
 
     def to_json(self) -> str:
-        """These settings as a JSON object."""
+        """Return the settings as a JSON object."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Settings from a JSON object.
+        """Read settings from a JSON object.
 
         Raises:
             ValueError: a name is unknown.
         """
-        return cls(**_known_fields(cls, json.loads(text)))
+        values: dict[str, Any] = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(values.keys() - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**values | lists)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionSettings:
-    """How a segmenter is applied and its instances and stuff are merged.
+    """How a segmenter predicts, and how its instances and stuff are merged.
 
     Attributes:
-        short_side: short side of the network's input in px.
-        long_side: largest long side in px.
-        score_threshold: lowest score of an instance in the results.
-        nms_threshold: box IoU above which the weaker instance of one cluster goes.
-        max_detections: most instances an image.
-        instance_confidence: lowest score of an instance in the panoptic map.
-        overlap: an instance goes when better ones cover more than this share of it.
-        stuff_min_area: smallest stuff segment in px ...
-        stuff_area_short_side: ... of an image with this short side, scaled for others; None
-            takes the number as it is, whatever the image's size (as published).
+        short_side: short side of the input in px.
+        long_side: upper bound of the long side in px.
+        score_threshold: discard instances with a lower score.
+        nms_threshold: box IoU above which NMS discards the lower score of two of one cluster.
+        max_detections: most instances per image.
+        instance_confidence: score threshold of the panoptic map.
+        overlap: overlap threshold of the panoptic map: discard an instance when those of higher
+            score cover more than this share of it.
+        stuff_min_area: smallest stuff segment in px, for an image of ``stuff_area_short_side``.
+        stuff_area_short_side: in px; ``stuff_min_area`` is scaled to the image's size. None does
+            not scale it (as published).
     """
 
     short_side: int
@@ -122,23 +134,24 @@ class PredictionSettings:
     stuff_area_short_side: int | None
 
     def min_stuff_pixels(self, height: int, width: int) -> float:
-        """Smallest stuff segment of an image of this size, in its own pixels."""
+        """Smallest stuff segment of an image of this size, px."""
         if self.stuff_area_short_side is None:
             return float(self.stuff_min_area)
         return self.stuff_min_area * (min(height, width) / self.stuff_area_short_side) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionChoices:
-    """Prediction settings as a user gives them; None keeps the training configuration's.
+class PredictionStageSettings:
+    """Settings of the stage predictions; None takes the training configuration's value.
 
     Attributes:
-        short_side: short side of the network's input in px.
-        score_threshold: lowest score of an instance in the results.
-        max_detections: most instances an image.
-        instance_confidence: lowest score of an instance in the panoptic map.
-        overlap: an instance goes when better ones cover more than this share of it.
-        stuff_min_area: smallest stuff segment in px.
+        short_side: short side of the input in px.
+        score_threshold: discard instances with a lower score.
+        max_detections: most instances per image.
+        instance_confidence: score threshold of the panoptic map.
+        overlap: overlap threshold of the panoptic map: discard an instance when those of higher
+            score cover more than this share of it.
+        stuff_min_area: smallest stuff segment in px; see :class:`PredictionSettings`.
     """
 
     short_side: int | None = None
@@ -149,14 +162,6 @@ class PredictionChoices:
     stuff_min_area: int | None = None
 
     def over(self, defaults: PredictionSettings) -> PredictionSettings:
-        """The defaults, overridden by what was chosen."""
+        """Override the defaults by the values that are not None."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return replace(defaults, **given)
-
-
-def _known_fields(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in fields(cls)}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise ValueError(f"unknown settings {unknown}; known are {sorted(known)}")
-    return {key: tuple(item) if isinstance(item, list) else item for key, item in values.items()}

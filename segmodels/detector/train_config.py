@@ -1,8 +1,7 @@
-"""From settings to the mmengine configuration of one training run."""
+"""Build the mmengine configuration of a training run from its settings."""
 
 import copy
 import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,8 @@ from mmengine.config import Config
 from segmodels.detector.settings import TrainSettings, config_path
 
 
-def load_config(name: str) -> Config:
-    """Read a configuration, shipped (``cpu_r18``, ``paper_r50``) or a user's, with its base."""
-    return Config.fromfile(config_path(name))
-
-
-def resolved(settings: TrainSettings, config: Config) -> dict[str, Any]:
-    """The configuration's ``defaults``, overridden by what the settings give."""
+def _resolve(settings: TrainSettings, config: Config) -> dict[str, Any]:
+    """Override the configuration's ``defaults`` by the settings that are not None."""
     chosen = {
         name: default if getattr(settings, name, None) is None else getattr(settings, name)
         for name, default in config.defaults.items()
@@ -33,28 +27,31 @@ def build_train_config(
     images_table: Path,
     pseudo_labels: Path,
     work_dir: Path,
-    clusters: tuple[int, int],
+    num_things: int,
+    num_stuff: int,
     device: torch.device,
+    processes: int = 1,
 ) -> Config:
-    """Complete configuration of a run, which mmengine dumps into the work directory.
+    """Build the complete configuration, which mmengine dumps into the work directory.
 
     Args:
-        settings: what the user chose.
+        settings: how to train.
         images_table: Arrow table of the images.
         pseudo_labels: pseudo-label folder.
-        work_dir: where checkpoints and logs go.
-        clusters: numbers of thing and stuff clusters.
-        device: where the model trains.
+        work_dir: folder of checkpoints and logs.
+        num_things: K.
+        num_stuff: S.
+        device: of the training.
+        processes: of the training; they share the batch.
     """
-    config = load_config(settings.config)
-    chosen = resolved(settings, config)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    config = Config.fromfile(config_path(settings.config))
+    chosen = _resolve(settings, config)
     if chosen["batch_size"] % processes:
         raise ValueError(
             f"batch_size must be a multiple of the {processes} processes, got "
             f"{chosen['batch_size']}"
         )
-    _fill_model(config, settings, clusters)
+    _fill_model(config, settings, num_things, num_stuff)
     _fill_optimiser(config, chosen, device)
     config.train_cfg = {"type": "PositionTrainLoop", "max_iters": chosen["iterations"]}
     config.train_dataloader = {
@@ -79,9 +76,9 @@ def build_train_config(
 
 
 def train_pipeline(short_sides: list[int], long_side: int) -> list[dict[str, Any]]:
-    """Transforms of training: multi-scale resize and horizontal flip."""
+    """Training transforms: multi-scale resize and horizontal flip."""
     return [
-        {"type": "LoadPhotograph"},
+        {"type": "LoadTableImage"},
         {"type": "LoadPseudoLabels"},
         {
             "type": "RandomChoiceResize",
@@ -90,7 +87,7 @@ def train_pipeline(short_sides: list[int], long_side: int) -> list[dict[str, Any
             "keep_ratio": True,
         },
         {"type": "RandomFlip", "prob": 0.5},
-        # Small objects can vanish when an image shrinks.
+        # Small objects can vanish when an image is downscaled.
         {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "min_gt_mask_area": 1,
          "by_mask": True, "keep_empty": False},
         {"type": "PackDetInputs"},
@@ -98,25 +95,24 @@ def train_pipeline(short_sides: list[int], long_side: int) -> list[dict[str, Any
 
 
 def prediction_pipeline(short_side: int, long_side: int) -> list[dict[str, Any]]:
-    """Transforms of prediction: resize only."""
+    """Prediction transforms: resize."""
     scale = (max(long_side, short_side), short_side)
     return [
-        {"type": "LoadPhotograph"},
+        {"type": "LoadTableImage"},
         {"type": "Resize", "scale": scale, "keep_ratio": True},
         {"type": "PackDetInputs"},
     ]
 
 
-def _fill_model(config: Config, settings: TrainSettings, clusters: tuple[int, int]) -> None:
-    things, stuff = clusters
+def _fill_model(config: Config, settings: TrainSettings, num_things: int, num_stuff: int) -> None:
     roi_head = config.model.roi_head
     for head in roi_head.bbox_head:
-        head.num_classes = things
+        head.num_classes = num_things
         head.drop_threshold = settings.drop_threshold if settings.drop_loss else None
-    roi_head.mask_head.num_classes = things
+    roi_head.mask_head.num_classes = num_things
     if settings.class_agnostic_masks is not None:
         roi_head.mask_head.class_agnostic = settings.class_agnostic_masks
-    config.model.semantic_head.num_stuff_classes = stuff
+    config.model.semantic_head.num_stuff_classes = num_stuff
 
 
 def _fill_optimiser(config: Config, chosen: dict[str, Any], device: torch.device) -> None:
@@ -125,7 +121,7 @@ def _fill_optimiser(config: Config, chosen: dict[str, Any], device: torch.device
         config.optim_wrapper.type = "AmpOptimWrapper"
     iterations = chosen["iterations"]
     schedule = config.schedule
-    # A short run warms up for at most a tenth of it.
+    # A short run spends at most a tenth of its iterations on the warm-up.
     warmup = min(schedule.warmup, iterations // 10)
     config.param_scheduler = []
     if warmup:
@@ -145,13 +141,11 @@ def _fill_optimiser(config: Config, chosen: dict[str, Any], device: torch.device
         )  # fmt: skip
 
 
-def _fill_runtime(
-    config: Config, settings: TrainSettings, work_dir: Path, processes: int
-) -> None:  # fmt: skip
+def _fill_runtime(config: Config, settings: TrainSettings, work_dir: Path, processes: int) -> None:
     config.work_dir = str(work_dir)
     config.launcher = "pytorch" if processes > 1 else "none"
     config.randomness = {"seed": settings.seed}
-    # mmengine would otherwise switch the calling process to "fork".
+    # By default mmengine switches the calling process to "fork".
     config.env_cfg.mp_cfg.mp_start_method = multiprocessing.get_start_method()
     config.default_hooks = {
         "sampler_seed": None,
@@ -174,7 +168,7 @@ def _fill_runtime(
         config.custom_hooks.append({"type": "InitCheckpointHook", "path": path})
 
 
-def named(config: Config, path: Path) -> Config:
-    """The configuration under another file name: mmengine dumps it under its name."""
+def with_file_name(config: Config, path: Path) -> Config:
+    """Give a configuration another file name, under which mmengine dumps it."""
     content = copy.deepcopy(config.to_dict())
     return Config(content, cfg_text=config.pretty_text, filename=str(path))

@@ -1,8 +1,11 @@
-"""Pieces of mmengine's training that make runs resumable, safe to load and easy to watch."""
+"""mmengine's training loop and hooks: exact resume, safe checkpoints, progress."""
+
+# The classes of MMDetection and mmengine have no types.
+# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +17,27 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from kernels.errors import ExNihiloError
+from segmodels.detector.settings import Progress
 
 
 class NonFiniteLossError(ExNihiloError, RuntimeError):
-    """Training diverged: the loss is infinite or not a number."""
+    """Training diverged: the loss is infinite or NaN."""
 
 
 @LOOPS.register_module(force=True)
 class PositionTrainLoop(IterBasedTrainLoop):
     """Iterations over a :class:`~segmodels.detector.dataset.SeededStream`.
 
-    A resumed run starts the stream at its position; mmengine's loop would load and throw away
-    every batch of the iterations already done.
+    A resumed run starts the stream at its position; mmengine's loop would load and discard every
+    batch of the finished iterations.
     """
 
     def __init__(self, runner: Runner, dataloader: Any, max_iters: int) -> None:
         super().__init__(runner, dataloader, max_iters)
-        self.dataloader_iterator = None  # the parent's starts at position 0
+        self.dataloader_iterator = None  # the parent class starts at position 0
 
     def run(self) -> torch.nn.Module:
-        """Train to the last iteration."""
+        """Train up to the last iteration."""
         self.runner.call_hook("before_train")
         self.runner.call_hook("before_train_epoch")
         self.dataloader.sampler.start = self._iter * self.dataloader.batch_size
@@ -48,19 +52,19 @@ class PositionTrainLoop(IterBasedTrainLoop):
 
 @HOOKS.register_module(force=True)
 class IterationSeedHook(Hook):
-    """Seed torch before each iteration by (seed, iteration, rank), so that resuming repeats it."""
+    """Seed torch by (seed, iteration, rank) before each iteration, for exact resume."""
 
     priority = "VERY_HIGH"
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed the sampling of anchors and regions."""
+        """Seed the random sampling of anchors and regions."""
         words = np.random.SeedSequence([runner.seed, runner.iter, runner.rank]).generate_state(1)
         torch.manual_seed(int(words[0]))
 
 
 @HOOKS.register_module(force=True)
 class FiniteLossHook(Hook):
-    """Stop at the first loss that is not finite, before it can reach a checkpoint."""
+    """Stop at the first loss that is not finite, before a checkpoint is written."""
 
     priority = "VERY_HIGH"
 
@@ -70,24 +74,24 @@ class FiniteLossHook(Hook):
         """Check the total loss.
 
         Raises:
-            NonFiniteLossError: it is infinite or not a number.
+            NonFiniteLossError: the loss is infinite or NaN.
         """
         losses = plain_losses(outputs)
         if not math.isfinite(losses["loss"]):
             broken = sorted(name for name, value in losses.items() if not math.isfinite(value))
             raise NonFiniteLossError(
                 f"the loss is {losses['loss']} at iteration {runner.iter + 1} (from "
-                f"{', '.join(broken)}): lower the learning rate, then run again, which resumes "
+                f"{', '.join(broken)}): lower the learning rate and run again; it resumes "
                 "from the last checkpoint"
             )
 
 
 @HOOKS.register_module(force=True)
 class SafeCheckpointHook(Hook):
-    """Keep checkpoints loadable with ``weights_only`` and free of run-specific stamps."""
+    """Keep checkpoints loadable with ``weights_only`` and free of timestamps."""
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Reduce what mmengine stores beside the weights to plain values."""
+        """Reduce mmengine's records beside the weights to plain values."""
         hub = checkpoint["message_hub"]
         hub["log_scalars"] = {}
         hub["runtime_info"] = {
@@ -101,7 +105,7 @@ class SafeCheckpointHook(Hook):
 
 @HOOKS.register_module(force=True)
 class InitCheckpointHook(Hook):
-    """Start a fresh run from weights of a backbone or of another segmenter.
+    """Start a new run from the weights of a backbone or a segmenter.
 
     Args:
         path: checkpoint file.
@@ -111,19 +115,19 @@ class InitCheckpointHook(Hook):
         self.path = path
 
     def before_train(self, runner: Runner) -> None:
-        """Load the weights, unless the run resumes from its own."""
+        """Load the weights, unless the run resumes."""
         if runner.iter == 0:
             model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            load_start_weights(model, self.path)
+            load_init_weights(model, self.path)
 
 
-def load_start_weights(model: torch.nn.Module, path: str | Path) -> None:
-    """Load a backbone's weights (torchvision's names, as DINO's ResNet-50) or a segmenter's.
+def load_init_weights(model: torch.nn.Module, path: str | Path) -> None:
+    """Load the weights of a backbone (torchvision's names, as DINO's ResNet-50) or of a segmenter.
 
-    A segmenter's layers whose shape depends on another number of clusters keep their own start.
+    Layers of another shape (other numbers of clusters) keep their random initialisation.
 
     Raises:
-        ValueError: the file does not hold the whole backbone.
+        ValueError: the file lacks tensors of the backbone.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     for key in ("state_dict", "model", "teacher"):
@@ -157,17 +161,17 @@ def load_start_weights(model: torch.nn.Module, path: str | Path) -> None:
 
 
 class ProgressHook(Hook):
-    """Report progress to a callable, from the first process only.
+    """Report progress from rank 0.
 
     Args:
-        report: takes {"iteration", "total", "eta_s", "learning_rate", and every loss}.
-        interval: iterations between two reports.
+        on_progress: takes {"iteration", "total", "eta_s", "learning_rate", and every loss}.
+        interval: iterations between reports.
     """
 
     priority = "LOW"
 
-    def __init__(self, report: Callable[[dict[str, Any]], None] | None, interval: int) -> None:
-        self.report = report
+    def __init__(self, on_progress: Progress | None, interval: int) -> None:
+        self.on_progress = on_progress
         self.interval = interval
         self.last_losses: dict[str, float] = {}
         self._start = (0, 0.0)
@@ -179,16 +183,16 @@ class ProgressHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Report each ``interval`` iterations and at the end."""
+        """Report every ``interval`` iterations and at the end."""
         done = runner.iter + 1
         if done % self.interval and done != runner.max_iters:
             return
         self.last_losses = plain_losses(outputs)
-        if self.report is None or runner.rank != 0:
+        if self.on_progress is None or runner.rank != 0:
             return
         first, began = self._start
         seconds = (time.monotonic() - began) / (done - first)
-        self.report(
+        self.on_progress(
             {
                 "iteration": done,
                 "total": runner.max_iters,
@@ -200,7 +204,7 @@ class ProgressHook(Hook):
 
 
 def plain_losses(outputs: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of a training step whose name contains "loss", as floats."""
+    """Return the outputs of a training step whose name contains "loss", as floats."""
     return {
         name: float(torch.as_tensor(value).detach())
         for name, value in outputs.items()

@@ -1,6 +1,6 @@
-"""Train U2Seg's segmenter on a pseudo-label folder; resumes where an earlier run stopped.
+"""Train the segmenter (U2Seg sec. 3.3) on a pseudo-label folder, with exact resume.
 
-``python -m segmodels.detector.training --help``; under torchrun the same command uses all processes.
+``python -m segmodels.detector.training --help``; it also runs under torchrun.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -16,31 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from segmodels.detector.pseudo_labels import count_categories
 from segmodels.detector.registration import quiet_third_parties, register
-from segmodels.detector.settings import TrainSettings
+from segmodels.detector.settings import Progress, TrainSettings
+from segmodels.engine.device import resolve_device
+from segmodels.engine.distributed import process_group
 from segmodels.formats.atomic import write_json
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-Progress = Callable[[dict[str, Any]], None]
-
 CONFIG_FILE = "config.py"
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
-# What may change between a run and its resumption.
+# A run may be resumed with other values of these.
 _FREE_SETTINGS = ("checkpoint_every", "keep_checkpoints", "progress_every", "workers")
 _run_numbers = count()
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Outcome of a training run.
+    """Result of a training run.
 
     Attributes:
         checkpoint: the last checkpoint.
-        losses: losses of the last reported iteration, by mmengine's names.
-        iterations: iterations the weights have seen.
+        losses: losses of the last iteration, by mmengine's names.
+        iterations: iterations that the checkpoint was trained for.
     """
 
     checkpoint: Path
@@ -58,55 +59,58 @@ def train_segmenter(
     on_progress: Progress | None = None,
     resume: bool = True,
 ) -> TrainResult:
-    """Train, or continue, one segmenter (U2Seg sec. 3.3).
+    """Train a segmenter, or resume its training (U2Seg sec. 3.3).
 
     The work directory is mmengine's: ``config.py``, ``iter_*.pth``, ``last_checkpoint``, logs
-    and ``vis_data/scalars.json``; ``result.json`` appears when the run is complete.
+    and ``vis_data/scalars.json``; ``result.json`` is written when training is complete.
 
     Args:
         images_table: Arrow table of the images.
         pseudo_labels: pseudo-label folder of one clustering.
-        work_dir: where the run lives.
+        work_dir: folder of the run.
         settings: how to train.
         device: ``cpu``, ``cuda`` or ``cuda:<n>``.
-        on_progress: takes {iteration, total, eta_s, learning_rate, losses...} now and then.
-        resume: continue from the work directory's last checkpoint; False discards it.
+        on_progress: takes {iteration, total, eta_s, learning_rate, losses...} every
+            ``settings.progress_every`` iterations.
+        resume: continue from the last checkpoint of the work directory; False discards it.
 
     Raises:
-        ValueError: the inputs do not fit, or the work directory holds another run.
+        ValueError: the inputs are inconsistent, or the work directory holds a run with other
+            settings.
         NonFiniteLossError: training diverged.
     """
     register()
     from mmengine.dist import barrier
 
-    from segmodels.detector.dataset import count_clusters
-    from segmodels.detector.runner import process_group
     from segmodels.detector.train_config import build_train_config
 
-    place = Path(work_dir).absolute()
-    target = torch.device(device)
-    config = build_train_config(
-        settings,
-        images_table=Path(images_table).absolute(),
-        pseudo_labels=Path(pseudo_labels).absolute(),
-        work_dir=place,
-        clusters=count_clusters(pseudo_labels),
-        device=target,
-    )
-    total = config.train_cfg.max_iters
-    with process_group(target) as rank:
-        if rank == 0:
-            _claim(place, settings, resume=resume)
+    folder = Path(work_dir).absolute()
+    num_things, num_stuff = count_categories(pseudo_labels)
+    # mmengine would join the process group itself, but insists on a GPU.
+    with process_group(device) as group:
+        config = build_train_config(
+            settings,
+            images_table=Path(images_table).absolute(),
+            pseudo_labels=Path(pseudo_labels).absolute(),
+            work_dir=folder,
+            num_things=num_things,
+            num_stuff=num_stuff,
+            device=group.device,
+            processes=group.size,
+        )
+        iterations = config.train_cfg.max_iters
+        if group.leads:
+            _claim(folder, settings, resume=resume)
         barrier()
-        finished = _finished(place, total)
+        finished = _finished(folder, iterations)
         if finished is not None:
             return finished
         losses = run_training(
-            config, device=target, on_progress=on_progress, interval=settings.progress_every
+            config, device=group.device, on_progress=on_progress, interval=settings.progress_every
         )
-        if rank == 0:
-            write_json(place / RESULT_FILE, {"iterations": total, "losses": losses})
-    return TrainResult(place / f"iter_{total}.pth", losses, total)
+        if group.leads:
+            write_json(folder / RESULT_FILE, {"iterations": iterations, "losses": losses})
+    return TrainResult(folder / f"iter_{iterations}.pth", losses, iterations)
 
 
 def run_training(
@@ -116,24 +120,24 @@ def run_training(
     on_progress: Progress | None = None,
     interval: int = 20,
 ) -> dict[str, float]:
-    """Run a complete configuration to its end; returns the last losses.
+    """Train by a complete configuration; returns the losses of the last iteration.
 
     Args:
-        config: as made by ``build_train_config``.
-        device: where the model trains.
+        config: of ``build_train_config``.
+        device: of the training.
         on_progress: see :func:`train_segmenter`.
-        interval: iterations between two reports.
+        interval: iterations between reports.
     """
     register()
     from segmodels.detector.runner import SegmenterRunner
-    from segmodels.detector.train_config import named
+    from segmodels.detector.train_config import with_file_name
     from segmodels.detector.train_loop import ProgressHook
 
-    place = Path(config.work_dir)
-    config = named(config, place / CONFIG_FILE)
-    # mmengine keeps loggers and message hubs by this name for the life of the process.
+    folder = Path(config.work_dir)
+    config = with_file_name(config, folder / CONFIG_FILE)
+    # mmengine keeps one logger and message hub per name for the life of the process.
     config.experiment_name = f"u2seg-{os.getpid()}-{next(_run_numbers)}"
-    last = last_checkpoint(place)
+    last = last_checkpoint(folder)
     if last is not None:
         config.load_from, config.resume = str(last), True
     progress = ProgressHook(on_progress, interval)
@@ -144,25 +148,26 @@ def run_training(
     return progress.last_losses
 
 
-def final_losses(work_dir: str | Path) -> dict[str, float]:
-    """The losses of the last iteration of a finished run, by mmengine's names."""
-    content = json.loads((Path(work_dir) / RESULT_FILE).read_text(encoding="utf-8"))
-    return dict(content["losses"])
+def training_summary(work_dir: str | Path) -> dict[str, Any]:
+    """Summarise a finished run.
 
-
-def read_scalars(work_dir: str | Path) -> list[dict[str, float]]:
-    """The losses that a finished or interrupted run has logged, by rising iteration."""
+    Returns:
+        ``losses``: of the last iteration, by mmengine's names; ``history``: about 200 of the
+        records that mmengine has logged, by rising ``step``.
+    """
+    result = json.loads((Path(work_dir) / RESULT_FILE).read_text(encoding="utf-8"))
     by_step: dict[int, dict[str, float]] = {}
     for file in sorted(Path(work_dir).glob("**/vis_data/scalars.json")):
         for line in file.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if "loss" in record:
                 by_step[record["step"]] = record
-    return [by_step[step] for step in sorted(by_step)]
+    history = [by_step[step] for step in sorted(by_step)]
+    return {"losses": result["losses"], "history": history[:: max(1, len(history) // 200)]}
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a work directory, also when the directory was moved."""
+    """Find the newest complete checkpoint of a work directory, which may have been moved."""
     pointer = Path(work_dir) / "last_checkpoint"
     if not pointer.is_file():
         return None
@@ -170,56 +175,56 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _claim(place: Path, settings: TrainSettings, *, resume: bool) -> None:
-    """Make the work directory this run's own, or make sure that it already is."""
+def _claim(folder: Path, settings: TrainSettings, *, resume: bool) -> None:
+    """Record the settings in the work directory, or check that it holds the same run."""
     fixed = {k: v for k, v in asdict(settings).items() if k not in _FREE_SETTINGS}
-    wanted = json.loads(json.dumps(fixed))
-    record = place / RUN_FILE
+    fixed = json.loads(json.dumps(fixed))
+    record = folder / RUN_FILE
     if not resume:
-        for old in [*place.glob("iter_*.pth"), place / "last_checkpoint", record]:
+        names = ("last_checkpoint", RUN_FILE, RESULT_FILE)
+        for old in [*folder.glob("iter_*.pth"), *(folder / name for name in names)]:
             old.unlink(missing_ok=True)
-        (place / RESULT_FILE).unlink(missing_ok=True)
     elif record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
-        changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        changed = sorted(k for k in fixed.keys() | found.keys() if fixed.get(k) != found.get(k))
         if changed:
             raise ValueError(
-                f"{place} holds a run with other settings ({', '.join(changed)}): choose another "
-                "work directory, or train with resume off to discard it"
+                f"{folder} holds a run with other settings ({', '.join(changed)}): choose another "
+                "work directory, or discard the run with resume=False (--restart)"
             )
-    write_json(record, wanted)
+    write_json(record, fixed)
 
 
-def _finished(place: Path, total: int) -> TrainResult | None:
-    last = last_checkpoint(place)
-    if last is None or not (place / RESULT_FILE).is_file():
+def _finished(folder: Path, iterations: int) -> TrainResult | None:
+    last = last_checkpoint(folder)
+    if last is None or not (folder / RESULT_FILE).is_file():
         return None
     done = int(re.findall(r"\d+", last.stem)[-1])
-    content = json.loads((place / RESULT_FILE).read_text(encoding="utf-8"))
-    return TrainResult(last, content["losses"], done) if done == total else None
+    content = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
+    return TrainResult(last, content["losses"], done) if done == iterations else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line entrance."""
+    """Train from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m segmodels.detector.training", description=__doc__
     )
     parser.add_argument("images_table", help="Arrow table of the images")
     parser.add_argument("pseudo_labels", help="pseudo-label folder of one clustering")
-    parser.add_argument("work_dir", help="where checkpoints and logs go")
+    parser.add_argument("work_dir", help="folder of checkpoints and logs")
     parser.add_argument("--settings", help="JSON file with the fields of TrainSettings")
-    parser.add_argument("--device", help="cpu, cuda or cuda:<n>; a GPU where there is one")
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:<n>"
+    )
     parser.add_argument("--restart", action="store_true", help="discard an earlier run")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     settings = TrainSettings()
-    if given.settings is not None:
-        settings = TrainSettings.from_json(Path(given.settings).read_text(encoding="utf-8"))
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda" and "LOCAL_RANK" in os.environ:
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if options.settings is not None:
+        settings = TrainSettings.from_json(Path(options.settings).read_text(encoding="utf-8"))
     result = train_segmenter(
-        given.images_table, given.pseudo_labels, given.work_dir, settings,
-        device=device, on_progress=_print_progress, resume=not given.restart,
+        options.images_table, options.pseudo_labels, options.work_dir, settings,
+        device=resolve_device(options.device), on_progress=_print_progress,
+        resume=not options.restart,
     )  # fmt: skip
     if int(os.environ.get("RANK", "0")) == 0:
         print(json.dumps({"checkpoint": str(result.checkpoint), "losses": result.losses}))

@@ -1,19 +1,17 @@
-"""Merge of thing masks and stuff segments into one panoptic pseudo-label (U2Seg eq. 5)."""
+"""Merge thing masks and stuff segments into panoptic pseudo labels (U2Seg eq. 5)."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from segmodels.detector.pseudo_labels import SEMANTIC_VOID
 from segmodels.formats.panoptic import Segment
 
 PaintingOrder = Literal["box_area_descending", "mask_area_descending", "score_ascending"]
 
 VOID_STUFF = -1
-"""Value of a stuff map where there is no stuff label."""
-
-SEMANTIC_VOID = 255
-"""Value of a semantic map where there is no label."""
+"""Value of a stuff map where there is no stuff."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +19,14 @@ class LabelSettings:
     """How things and stuff are merged.
 
     Attributes:
-        painting_order: which thing is painted first; a later one covers an earlier one. The
-            released code paints by falling BOX area, so that small things stay on top. Ties are
-            painted in the order of the rows.
-        stuff_cover_limit: a stuff class is left out of an image when more than this share of its
-            pixels is covered by things; what remains of it becomes void (0.7 in the released
-            code). None keeps every class that has a visible pixel.
-        keep_instance_free: keep images without any thing. The default drops them, as the
-            released code does: a stage that found no mask has not shown that there is no object,
-            and such an image would teach the detector that its objects are background.
+        painting_order: order of painting; later things cover earlier ones. The released code paints
+            by falling BOX area, so that small things stay on top. Ties keep the order of the rows.
+        stuff_cover_limit: a stuff class of an image becomes void when things cover more than this
+            share of its pixels (0.7 in the released code). None keeps every class with a visible
+            pixel.
+        keep_instance_free: keep images without things. The released code drops them: no mask does
+            not mean no object, and such an image would teach the detector that its objects are
+            background.
     """
 
     painting_order: PaintingOrder = "box_area_descending"
@@ -60,20 +57,20 @@ class Things:
     def __post_init__(self) -> None:
         if not len(self.masks) == len(self.cluster_ids) == len(self.scores):
             raise ValueError(
-                "masks, cluster_ids and scores must have one entry a thing, got "
+                "masks, cluster_ids and scores must have one entry per thing, got "
                 f"{len(self.masks)}, {len(self.cluster_ids)} and {len(self.scores)}"
             )
 
 
 @dataclass(frozen=True)
 class MergedImage:
-    """Panoptic pseudo-label of one image.
+    """Panoptic pseudo label of one image.
 
     Attributes:
-        segment_map: (H, W) int32; 0 is void, every other value is the id of one segment.
-        segments: the things in the order of their rows, then the stuff classes by number.
-        thing_rows: for each thing segment, the row of its mask in `Things`; things without a
-            visible pixel have no segment.
+        segment_map: (H, W) int32; segment ids, 0 = void.
+        segments: things in the order of their rows, then stuff by rising class.
+        thing_rows: row in `Things` of each thing segment; things without a visible pixel have no
+            segment.
     """
 
     segment_map: np.ndarray
@@ -82,26 +79,26 @@ class MergedImage:
 
 
 def merge_image(
-    things: Things, stuff_map: np.ndarray, num_clusters: int, settings: LabelSettings
+    things: Things, stuff_map: np.ndarray, num_things: int, settings: LabelSettings
 ) -> MergedImage:
-    """Give each pixel its thing, else its stuff class, else void.
+    """Label each pixel by its topmost thing, else its stuff class, else void.
 
     Args:
-        things: masks of the image; n may be 0.
+        things: of the image; n may be 0.
         stuff_map: (H, W) int, stuff cluster 0..S-1, or `VOID_STUFF`.
-        num_clusters: K; a thing of cluster c gets category c + 1, stuff class s gets K + s + 1.
-        settings: painting order and rules.
+        num_things: K; thing cluster c gets category c + 1, stuff class s gets K + s + 1.
+        settings: of the merge.
 
     Raises:
-        ValueError: masks and stuff map differ in size, or a cluster is not in [0, K).
+        ValueError: masks and stuff map differ in size, or a cluster id is not in [0, K).
     """
     if things.masks.shape[1:] != stuff_map.shape:
         raise ValueError(
             f"thing masks {things.masks.shape[1:]} and stuff map {stuff_map.shape} differ in size"
         )
-    if np.any(things.cluster_ids < 0) or np.any(things.cluster_ids >= num_clusters):
+    if np.any(things.cluster_ids < 0) or np.any(things.cluster_ids >= num_things):
         raise ValueError(
-            f"cluster ids must be in [0, {num_clusters}), got {things.cluster_ids.min()} to "
+            f"cluster ids must be in [0, {num_things}), got {things.cluster_ids.min()} to "
             f"{things.cluster_ids.max()}"
         )
     painted = paint(things, settings.painting_order)
@@ -112,7 +109,7 @@ def merge_image(
         segments.append(Segment(len(segments) + 1, int(things.cluster_ids[row]) + 1))
         segment_map[painted == row] = segments[-1].id
     for stuff in visible_stuff(stuff_map, painted >= 0, settings.stuff_cover_limit):
-        segments.append(Segment(len(segments) + 1, num_clusters + stuff + 1))
+        segments.append(Segment(len(segments) + 1, num_things + stuff + 1))
         segment_map[(stuff_map == stuff) & (painted < 0)] = segments[-1].id
     return MergedImage(segment_map, segments, thing_rows)
 
@@ -126,7 +123,7 @@ def paint(things: Things, order: PaintingOrder) -> np.ndarray:
 
 
 def visible_stuff(stuff_map: np.ndarray, covered: np.ndarray, limit: float | None) -> list[int]:
-    """Stuff classes that stay in the image, rising.
+    """Stuff classes of the image that get a segment, rising.
 
     Args:
         stuff_map: (H, W) int, `VOID_STUFF` where there is none.
@@ -136,26 +133,27 @@ def visible_stuff(stuff_map: np.ndarray, covered: np.ndarray, limit: float | Non
     labelled = stuff_map >= 0
     total = np.bincount(stuff_map[labelled])
     hidden = np.bincount(stuff_map[labelled & covered], minlength=len(total))
-    stays = hidden < total
+    kept = hidden < total
     if limit is not None:
-        stays &= hidden / np.maximum(total, 1) <= limit
-    return [int(stuff) for stuff in np.flatnonzero(stays)]
+        kept &= hidden / np.maximum(total, 1) <= limit
+    return [int(stuff) for stuff in np.flatnonzero(kept)]
 
 
-def semantic_map(merged: MergedImage, num_clusters: int) -> np.ndarray:
+def semantic_map(merged: MergedImage, num_things: int) -> np.ndarray:
     """Semantic target of the stuff head.
 
     Returns:
-        (H, W) uint8: 0 for every thing, s + 1 for stuff class s, `SEMANTIC_VOID` for void.
+        (H, W) uint8: 0 for things, s + 1 for stuff class s, `SEMANTIC_VOID` for void.
     """
     values = np.full(len(merged.segments) + 1, SEMANTIC_VOID, dtype=np.uint8)
     for segment in merged.segments:
-        values[segment.id] = max(0, segment.category_id - num_clusters)
-    return values[merged.segment_map]
+        values[segment.id] = max(0, segment.category_id - num_things)
+    semantic: np.ndarray = values[merged.segment_map]
+    return semantic
 
 
 def _painting_rows(things: Things, order: PaintingOrder) -> np.ndarray:
-    """Rows (n,) from the bottom to the top."""
+    """Rows (n,) in painting order."""
     if order == "score_ascending":
         return np.argsort(things.scores, kind="stable")
     if order == "mask_area_descending":

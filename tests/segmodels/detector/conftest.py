@@ -12,9 +12,9 @@ from PIL import Image
 from scipy import ndimage
 
 from segmodels.datasets.images import IMAGES_SCHEMA
+from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.formats.arrow import write_table
 from segmodels.formats.coco import write_instances
-from segmodels.formats.coco_json import Category
 from segmodels.formats.masks import MaskRow, mask_table
 from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
 
@@ -50,7 +50,7 @@ def draw_shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shape
         labels = folder / "labels"
         rng = np.random.default_rng(seed)
         images, masks, clusters = [], [], []
-        categories = [Category(k, f"cluster_{k:04d}") for k in range(1, things + 1)]
+        categories = cluster_categories(things, stuff)
         for image_id in range(1, count + 1):
             shapes = 0 if with_empty and image_id == count else int(rng.integers(1, 4))
             pixels, semantic, found = _draw(rng, size, shapes)
@@ -67,9 +67,9 @@ def draw_shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shape
                 clusters.append(1 if kind == 0 else things)
         table = pa.Table.from_pylist(images, schema=IMAGES_SCHEMA)
         write_table(table, folder / "images.arrow")
-        write_instances(labels / "instances.json", table, mask_table(masks), categories, clusters)
-        kinds = [Category(things + s, f"stuff_{s:04d}", isthing=False) for s in range(1, stuff + 1)]
-        PanopticWriter(labels / "panoptic.json", labels / "panoptic", [*categories, *kinds]).close()
+        write_instances(labels / "instances.json", table, mask_table(masks), categories[:things],
+                        clusters)  # fmt: skip
+        PanopticWriter(labels / "panoptic.json", labels / "panoptic", categories).close()
         return Shapes(folder / "images.arrow", labels)
 
     return draw

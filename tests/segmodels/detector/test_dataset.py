@@ -1,4 +1,4 @@
-"""Reading pseudo-labels and the endless seeded stream."""
+"""Reading pseudo labels and the seeded stream."""
 
 import json
 from itertools import islice
@@ -18,8 +18,8 @@ from segmodels.detector.dataset import (
     PositionSampler,
     PseudoLabelDataset,
     SeededStream,
-    count_clusters,
 )
+from segmodels.detector.pseudo_labels import count_categories
 from segmodels.detector.train_config import train_pipeline
 
 
@@ -33,7 +33,7 @@ def dataset(shapes, **changes) -> PseudoLabelDataset:
     return PseudoLabelDataset(str(shapes.images), str(shapes.labels), **changes)
 
 
-def test_images_without_instances_are_left_out_unless_kept(shapes) -> None:
+def test_images_without_instances_are_dropped_unless_kept(shapes) -> None:
     assert [record["img_id"] for record in dataset(shapes)] == [1, 2, 3]
     assert len(dataset(shapes, keep_empty=True)) == 4
 
@@ -62,18 +62,18 @@ def test_a_map_of_another_size_is_a_clear_error(draw_shapes) -> None:
     shapes = draw_shapes(count=1)
     Image.new("L", (10, 10)).save(shapes.labels / "semantic" / f"{1:012d}.png")
     loaded = dataset(shapes, pipeline=train_pipeline([64], 80)[:2])
-    with pytest.raises(ValueError, match="make the pseudo-labels again"):
+    with pytest.raises(ValueError, match="recompute the pseudo labels"):
         loaded[0]
 
 
 def test_counts_come_from_the_categories(shapes, tmp_path: Path) -> None:
-    assert count_clusters(shapes.labels) == (2, 2)
+    assert count_categories(shapes.labels) == (2, 2)
     with pytest.raises(ValueError, match="not a pseudo-label folder"):
-        count_clusters(tmp_path)
+        count_categories(tmp_path)
     categories = [{"id": k, "isthing": 0} for k in range(1, 256)]
     (tmp_path / "panoptic.json").write_text(json.dumps({"categories": categories}))
     with pytest.raises(ValueError, match="at most 254 stuff clusters"):
-        count_clusters(tmp_path)
+        count_categories(tmp_path)
 
 
 def stream(shapes, seed: int = 3) -> SeededStream:
@@ -96,7 +96,7 @@ def test_a_position_is_the_same_whatever_came_before(shapes) -> None:
     assert len({tuple(item["inputs"].shape) for item in there}) > 1  # several scales were drawn
 
 
-def test_each_pass_shows_every_image_in_another_order(shapes) -> None:
+def test_each_epoch_has_every_image_in_another_order(shapes) -> None:
     drawn = stream(shapes)
     passes = [[drawn[3 * p + k]["data_samples"].img_id for k in range(3)] for p in range(8)]
     assert all(sorted(ids) == [1, 2, 3] for ids in passes)

@@ -16,7 +16,12 @@ def instance(category: int, score: float, rows: slice, columns: slice) -> Scored
 
 
 def merge(instances, semantic, **changes):
-    given = {"num_things": 5, "confidence": 0.5, "overlap": 0.5, "min_stuff_pixels": 4}
+    given = {
+        "num_things": 5,
+        "score_threshold": 0.5,
+        "overlap_threshold": 0.5,
+        "min_stuff_pixels": 4,
+    }
     segment_map, segments = merge_panoptic(instances, semantic, **(given | changes))
     return segment_map, [(s.id, s.category_id) for s in segments]
 
@@ -55,7 +60,7 @@ def test_small_stuff_and_thing_pixels_become_void() -> None:
 def test_equal_scores_keep_their_order_and_an_identical_mask_goes() -> None:
     semantic = np.zeros((6, 8), dtype=np.uint8)
     twins = [instance(c, 0.7, slice(0, 3), slice(0, 3)) for c in (4, 2)]
-    assert merge(twins, semantic, overlap=1.0)[1] == [(1, 4)]
+    assert merge(twins, semantic, overlap_threshold=1.0)[1] == [(1, 4)]
 
 
 def test_more_clusters_than_bytes_or_thousands() -> None:

@@ -13,6 +13,7 @@ from kernels import rle
 from segmodels.detector.prediction import Segmenter, predict_panoptic
 from segmodels.detector.settings import PredictionSettings, TrainSettings
 from segmodels.detector.training import train_segmenter
+from segmodels.formats.arrow import read_table
 from segmodels.formats.panoptic import read_panoptic
 
 
@@ -24,7 +25,9 @@ def learned(draw_shapes, tmp_path_factory: pytest.TempPathFactory):
     settings = TrainSettings(iterations=150, batch_size=2, short_sides=(96,), long_side=128, seed=0)
     train_segmenter(shapes.images, shapes.labels, work_dir, settings)
     out = tmp_path_factory.mktemp("predictions")
-    assert predict_panoptic(shapes.images, work_dir, out) == 12
+    counts = predict_panoptic(read_table(shapes.images), work_dir, out)
+    assert counts["images"] == 12
+    assert counts["instances"] == len(json.loads((out / "instances.json").read_text()))
     return shapes, work_dir, out
 
 

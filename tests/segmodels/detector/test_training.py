@@ -9,7 +9,8 @@ import torch
 
 from segmodels.detector.prediction import predict_panoptic
 from segmodels.detector.settings import TrainSettings
-from segmodels.detector.training import last_checkpoint, main, train_segmenter
+from segmodels.detector.training import last_checkpoint, main, train_segmenter, training_summary
+from segmodels.formats.arrow import read_table
 
 SMALL = TrainSettings(
     iterations=4, batch_size=2, short_sides=(48, 64), long_side=96, checkpoint_every=2,
@@ -61,6 +62,9 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
     assert {"loss", "lr", "loss_seg", "s2.loss_cls"} <= json.loads(
         scalars[0].read_text().splitlines()[0]
     ).keys()
+    summary = training_summary(moved)
+    assert [record["step"] for record in summary["history"]] == [1, 2, 3, 4]
+    assert summary["losses"] == resumed.losses
     report = reports[-1]
     assert (report["iteration"], report["total"], report["eta_s"]) == (4, 4, 0)
     assert report["loss"] > 0
@@ -78,7 +82,8 @@ def test_more_than_a_thousand_clusters_train_and_predict(
     # The thing label 1100 and the void of the padding did not meet: the semantic loss is that of
     # 28 classes at the start, about log 28 times its weight.
     assert 0.5 < result.losses["loss_seg"] < 3.0
-    assert predict_panoptic(shapes.images, tmp_path / "run", tmp_path / "out") == 2
+    images = read_table(shapes.images)
+    assert predict_panoptic(images, tmp_path / "run", tmp_path / "out")["images"] == 2
     categories = json.loads((tmp_path / "out/panoptic.json").read_text())["categories"]
     assert len(categories) == 1127
 
@@ -162,7 +167,7 @@ def test_the_paper_configuration_builds_for_its_numbers(shapes, tmp_path: Path) 
     register()
     config = build_train_config(
         TrainSettings(config="paper_r50"), images_table=shapes.images,
-        pseudo_labels=shapes.labels, work_dir=tmp_path, clusters=(800, 27),
+        pseudo_labels=shapes.labels, work_dir=tmp_path, num_things=800, num_stuff=27,
         device=torch.device("cpu"),
     )  # fmt: skip
     assert config.train_cfg.max_iters == 90_000

@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.pixels import IMAGENET_MEAN, normalised_pixels, resize_square
 from segmodels.backbones.vit import VisionTransformer, ViTShape
@@ -26,7 +27,7 @@ def backbone():
     )
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    return Backbone("tiny", model, image_size=32, tau=0.2, center_keys=False)
+    return Backbone("tiny", model, MaskCutAdvice(32, 0.2))
 
 
 @pytest.fixture

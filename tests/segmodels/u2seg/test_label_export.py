@@ -32,7 +32,7 @@ def images_table() -> pa.Table:
         [
             {
                 "image_id": image_id,
-                "source": "/photographs",
+                "source": "/images",
                 "path": f"some folder/{image_id}.jpg",
                 "height": height,
                 "width": width,
@@ -93,7 +93,7 @@ def export(folder: Path, chosen: LabelSettings | None = None) -> dict[str, int]:
         things_table(),
         clusters_table(),
         segments_of_stuff(),
-        num_clusters=K,
+        num_things=K,
         num_stuff=S,
         settings=chosen or LabelSettings(),
     )
@@ -222,7 +222,7 @@ def test_random_scenes_round_trip(seed: int, order: str):
             mask_table(things),
             pa.Table.from_pylist(clusters, schema=schema),
             stuff_table(stuff),
-            num_clusters=K,
+            num_things=K,
             num_stuff=S,
             settings=LabelSettings(painting_order=order, keep_instance_free=True),
         )
@@ -265,7 +265,7 @@ def test_tables_may_hold_other_images(tmp_path: Path):
         things_table(),
         clusters_table().slice(0, 1),
         segments_of_stuff(),
-        num_clusters=K,
+        num_things=K,
         num_stuff=S,
         settings=LabelSettings(),
     )
@@ -284,7 +284,7 @@ def test_clusters_are_joined_by_instance_id():
     [
         ({"num_stuff": 1}, r"stuff clusters must be in \[0, 1\), got 1 in image 7"),
         ({"num_stuff": 255}, r"num_stuff must be in \[1, 254\]"),
-        ({"num_clusters": 2}, r"cluster ids must be in \[0, 2\)"),
+        ({"num_things": 2}, r"cluster ids must be in \[0, 2\)"),
         ({"things": things_table().slice(0, 0)}, "loosen the filters"),
     ],
 )
@@ -293,7 +293,7 @@ def test_wrong_input_is_named(tmp_path: Path, change: dict, message: str):
         "things": things_table(),
         "instance_clusters": clusters_table(),
         "stuff": segments_of_stuff(),
-        "num_clusters": K,
+        "num_things": K,
         "num_stuff": S,
         "settings": LabelSettings(),
         **change,
