@@ -1,4 +1,4 @@
-"""Asset checks: whether a backbone does better here than the same network untrained."""
+"""Asset checks: whether a backbone scores above the same network untrained."""
 
 import math
 from typing import TYPE_CHECKING
@@ -7,7 +7,8 @@ import dagster as dg
 from pydantic import Field
 
 from assets.backbones.dino_backbone import WEIGHTS_FILE, dino_backbone
-from assets.backbones.dino_features import Weights, backbone_choice, dino_features
+from assets.backbones.dino_features import dino_features
+from assets.backbones.weights import Weights, dataset_backbone, maskcut_advice
 from assets.data.images import dataset_sources, read_images
 from assets.stages.metadata import spread
 from assets.stages.store import Store
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 NAME = "backbone_quality"
 DESCRIPTION = (
-    "MaskCut's recall and the neighbours' classes of annotated photographs, beside the same network "
-    "with random weights (docs/backbone.md)."
+    "MaskCut's recall and the k-NN purity on annotated images, beside the same network with random "
+    "weights (docs/backbone.md)."
 )
 UNTRAINED_SEED = 0
 
@@ -30,7 +31,7 @@ class BackboneQualityConfig(dg.Config):
     """How much the check measures."""
 
     images: int = Field(
-        default=32, ge=1, description="Annotated photographs, evenly over the dataset. Default: 32."
+        default=32, ge=1, description="Annotated images, evenly over the dataset. Default: 32."
     )
 
 
@@ -42,19 +43,9 @@ def dino_features_quality(
     weights: Weights,
 ) -> dg.AssetCheckResult:
     """Measure the backbone that the dataset's features were computed with, at their size."""
-    from segmodels.backbones.feature_shards import cached_backbone
-
-    choice = backbone_choice(store)
-    try:
-        backbone = cached_backbone(choice.name, choice.device, weights.folder)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise dg.Failure(str(error)) from error
-    if backbone.digest != choice.digest:
-        raise dg.Failure(
-            f"the weights of {choice.name} have changed since the features were computed: "
-            "materialise dino_features again"
-        )
-    return _checked(backbone, choice.image_size, store, config.images, context)
+    backbone = weights.load(dataset_backbone(store, weights), context.log.info)
+    image_size = maskcut_advice(store).image_size
+    return _checked(backbone, image_size, store, config.images, context)
 
 
 @dg.asset_check(asset=dino_backbone, name=NAME, description=DESCRIPTION, pool="gpu")
@@ -83,9 +74,9 @@ def _checked(
 
     images = annotated_sample(store, limit)
     found: list[InstanceQuality] = []
-    for one in (backbone, backbone.untrained(UNTRAINED_SEED)):
-        context.log.info(f"measuring {one.name} on {len(images)} annotated images")
-        features: PatchFeatures = BackboneFeatures(one, image_size)
+    for measured in (backbone, backbone.untrained(UNTRAINED_SEED)):
+        context.log.info(f"measuring {measured.name} on {len(images)} annotated images")
+        features: PatchFeatures = BackboneFeatures(measured, image_size)
         scores = instance_quality(features, images, context.log.info)
         if scores is None:
             return _nothing_measured(len(images))
@@ -94,7 +85,7 @@ def _checked(
 
 
 def annotated_sample(store: Store, limit: int) -> list["AnnotatedImage"]:
-    """Read at most so many of the dataset's annotated images, evenly over its table."""
+    """Read at most `limit` of the dataset's annotated images, evenly over its table."""
     from segmodels.diagnostics.backbone_quality import annotated_images
 
     version = store.stage("images").require()
@@ -109,13 +100,7 @@ def annotated_sample(store: Store, limit: int) -> list["AnnotatedImage"]:
 def compared(
     trained: "InstanceQuality", untrained: "InstanceQuality", *, images: int
 ) -> dg.AssetCheckResult:
-    """Pass where recall and purity are not below the untrained network's.
-
-    Args:
-        trained: of the backbone.
-        untrained: of the same network with random weights.
-        images: how many were measured.
-    """
+    """Pass where recall and purity are not below the untrained network's."""
     pairs = {
         "AR3": (trained.ar3, untrained.ar3),
         "AR10": (trained.ar10, untrained.ar10),
@@ -123,12 +108,12 @@ def compared(
         "purity": (trained.purity, untrained.purity),
     }
     below = [name for name in ("AR10", "purity") if pairs[name][0] < pairs[name][1]]
-    told = "; ".join(
+    summary = "; ".join(
         f"{name} {_cell(pairs[name][0])}, with random weights {_cell(pairs[name][1])}"
         for name in ("AR10", "purity")
     )
     if below:
-        told += ": check the weights, or measure more images"
+        summary += ": check the weights, or measure more images"
     numbers = {
         label: value
         for name, (mine, theirs) in pairs.items()
@@ -139,7 +124,7 @@ def compared(
     return dg.AssetCheckResult(
         passed=not below,
         severity=dg.AssetCheckSeverity.WARN,
-        description=told,
+        description=summary,
         metadata={"images": images, **numbers, "scores": _table(pairs)},
     )
 

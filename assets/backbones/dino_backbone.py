@@ -1,4 +1,4 @@
-"""Stage dino_backbone: DINO pre-training on the dataset's own photographs. Optional.
+"""Stage dino_backbone: DINO pre-training on the dataset's own images. Optional.
 
 `dino_features` uses the result when its `backbone` setting names the file.
 """
@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from assets.backbones.weights import Log, Weights
 from assets.data.images import dataset_sources, train_images
 from assets.stages.metadata import curve, picture, spread
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
+from segmodels.backbones.ref import BackboneRef
 from segmodels.datasets.sources import fingerprint_sources
 from segmodels.engine.device import resolve_device
 
@@ -26,27 +28,20 @@ CODE_VERSION = "3"
 WEIGHTS_FILE = "backbone.safetensors"
 ATTENTION_FILE = "attention.png"
 COLLAPSE = ("sharpness", "spread", "rank")
-_ATTENTION_PHOTOS = 4
+_ATTENTION_IMAGES = 4
 _CURVE_POINTS = 200
 
 
 @dataclass(frozen=True)
-class PretrainChoices:
-    """Pre-training as a user gives it; the rest is `segmodels.dino.settings.PretrainSettings`.
+class DinoBackboneSettings:
+    """What a user sets of `segmodels.dino.settings.PretrainSettings`, and of the run.
 
     Attributes:
-        steps: length of the schedule.
-        batch_size: photographs a step.
-        learning_rate: peak learning rate.
-        dino_weight, saliency_weight, shape_weight: of the three kinds of losses; 0 leaves one
-            out.
-        start: backbone whose weights the run begins with; "" for random ones.
-        objects: backbone that finds the photographs' objects; "" for hand-made saliency alone.
-        seed: of every random draw.
+        dino_weight, saliency_weight, shape_weight: of the three kinds of losses; 0 omits one.
+        start: backbone whose weights training starts from; "" for random weights.
+        objects: backbone that finds the images' objects; "" for hand-made saliency alone.
         device: "auto", "cpu" or "cuda".
-        image_size: stored with the weights as MaskCut's input size, px.
-        tau: stored with the weights as MaskCut's affinity threshold.
-        center_keys: stored with the weights.
+        image_size, tau, center_keys: stored with the weights, see `MaskCutAdvice`.
     """
 
     steps: int = 1600
@@ -64,7 +59,7 @@ class PretrainChoices:
     center_keys: bool = True
 
 
-PretrainConfig = config_for(PretrainChoices)
+DinoBackboneConfig = config_for(DinoBackboneSettings)
 
 
 @dg.asset(
@@ -72,22 +67,32 @@ PretrainConfig = config_for(PretrainChoices)
 )
 def dino_backbone(
     context: dg.AssetExecutionContext,
-    config: PretrainConfig,  # type: ignore[valid-type]
+    config: DinoBackboneConfig,  # type: ignore[valid-type]
     store: Store,
+    weights: Weights,
 ) -> dg.MaterializeResult[None]:
     """A backbone pre-trained on this dataset's training sources; resumes where it was stopped."""
     stage = store.stage("dino_backbone")
-    choices = resolve_settings(config, PretrainChoices, stage)
+    settings = resolve_settings(config, DinoBackboneSettings, stage)
     sources = dataset_sources(store.stage("images").require()).sources
     own = [source for source in sources if source.split == "train"]
 
+    log = context.log.info
+    start, objects = (
+        weights.find(name, "cpu", log) if name else None
+        for name in (settings.start, settings.objects)
+    )
+
     def compute(folder: Path) -> dict[str, Any]:
-        summary = _pretrain(folder, [Path(source.images) for source in own], choices, context)
-        _draw_attention(folder, train_images(store), resolve_device(choices.device))
+        pretrained = [Path(source.images) for source in own]
+        summary = _pretrain(folder, pretrained, settings, start, objects, log)
+        _draw_attention(folder, train_images(store), resolve_device(settings.device))
         return summary
 
-    digest = digest_of(CODE_VERSION, choices, fingerprint_sources(own), _weights_used(choices))
-    version = materialise(stage, digest, choices, compute, context.log.info, resumable=True)
+    # Digests, as a path may come to hold other weights.
+    used = [ref.digest for ref in (start, objects) if ref is not None]
+    digest = digest_of(CODE_VERSION, settings, fingerprint_sources(own), used)
+    version = materialise(stage, digest, settings, compute, log, resumable=True)
     progress = version.summary["progress"]
     return result(
         version,
@@ -95,7 +100,7 @@ def dino_backbone(
             "weights": dg.MetadataValue.path(str(version.folder / WEIGHTS_FILE)),
             "loss_curve": curve("DINO pre-training", progress, ["step", "loss"]),
             "collapse_curve": curve(
-                "The teacher's targets (sharpness 0: uniform; spread 0: one for all photographs), "
+                "The teacher's targets (sharpness 0: uniform; spread 0: one for all images), "
                 "where dino_weight is above 0, and the effective rank of CLS (1: collapsed)",
                 progress,
                 ["step", *(name for name in COLLAPSE if name in progress[0])],
@@ -105,47 +110,40 @@ def dino_backbone(
     )
 
 
-def _weights_used(choices: PretrainChoices) -> list[str]:
-    """Digests of the backbones that a run builds on: a path may come to hold other weights."""
-    from segmodels.backbones import load_backbone
-
-    return [load_backbone(name).digest for name in (choices.start, choices.objects) if name]
-
-
 def _pretrain(
-    folder: Path, images: list[Path], choices: PretrainChoices, context: dg.AssetExecutionContext
+    folder: Path,
+    images: list[Path],
+    settings: DinoBackboneSettings,
+    start: BackboneRef | None,
+    objects: BackboneRef | None,
+    log: Log,
 ) -> dict[str, Any]:
     from segmodels.dino.export import export
     from segmodels.dino.pretrain import PROGRESS, pretrain
     from segmodels.dino.settings import PretrainSettings
 
     standard = PretrainSettings()
-    settings = dataclasses.replace(
+    pretraining = dataclasses.replace(
         standard,
-        steps=choices.steps,
-        batch_size=choices.batch_size,
-        learning_rate=choices.learning_rate,
-        dino_weight=choices.dino_weight,
-        saliency=dataclasses.replace(standard.saliency, weight=choices.saliency_weight),
-        shape=dataclasses.replace(standard.shape, weight=choices.shape_weight),
-        seed=choices.seed,
+        steps=settings.steps,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        dino_weight=settings.dino_weight,
+        saliency=dataclasses.replace(standard.saliency, weight=settings.saliency_weight),
+        shape=dataclasses.replace(standard.shape, weight=settings.shape_weight),
+        seed=settings.seed,
     )
+    device = resolve_device(settings.device)
     checkpoint = pretrain(
-        settings,
-        images,
-        folder,
-        device=resolve_device(choices.device),
-        start=choices.start or None,
-        objects=choices.objects or None,
-        say=context.log.info,
+        pretraining, images, folder, device=device, start=start, objects=objects, log=log
     )
     export(
         checkpoint,
         folder / WEIGHTS_FILE,
-        num_heads=settings.num_heads,
-        image_size=choices.image_size,
-        tau=choices.tau,
-        center_keys=choices.center_keys,
+        num_heads=pretraining.num_heads,
+        image_size=settings.image_size,
+        tau=settings.tau,
+        center_keys=settings.center_keys,
     )
     for derived in folder.glob("photos-*"):
         derived.unlink()
@@ -154,7 +152,7 @@ def _pretrain(
 
 
 def _curve_points(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Spread some points over a run's progress; what a resumed run repeated counts once."""
+    """Thin out a run's progress; a step that a resumed run repeated counts once."""
     by_step = {
         line["step"] + 1: {
             "step": line["step"] + 1,
@@ -173,12 +171,12 @@ def _known(collapse: dict[str, float | None]) -> dict[str, float]:
 
 
 def _draw_attention(folder: Path, images: pa.Table, device: str) -> None:
-    """Draw what the new weights' CLS looks at in a few training images, beside the weights."""
+    """Draw the attention of CLS in a few training images, beside the weights."""
     from segmodels.backbones import load_backbone
     from segmodels.dino.attention_panel import attention_panel
     from segmodels.formats.decode import read_image
 
-    rows = spread(images, _ATTENTION_PHOTOS).to_pylist()
-    photos = [read_image(row["source"], row["path"]) for row in rows]
-    panel = attention_panel(load_backbone(folder / WEIGHTS_FILE, device), photos)
+    rows = spread(images, _ATTENTION_IMAGES).to_pylist()
+    pictures = [read_image(row["source"], row["path"]) for row in rows]
+    panel = attention_panel(load_backbone(folder / WEIGHTS_FILE, device), pictures)
     Image.fromarray(panel).save(folder / ATTENTION_FILE)

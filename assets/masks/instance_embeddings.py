@@ -1,9 +1,9 @@
-"""Stage instance_embeddings: one vector an instance, by shard."""
+"""Stage instance_embeddings: one vector per instance, by shard."""
 
 import dagster as dg
 import pyarrow as pa
 
-from assets.backbones.dino_features import Weights, backbone_choice
+from assets.backbones.weights import Weights, dataset_backbone
 from assets.data.images import identity_of, read_images, shards_of
 from assets.stages.run import result
 from assets.stages.settings import config_for, resolve_settings
@@ -31,10 +31,10 @@ def instance_embeddings(
     weights: Weights,
     shards: ShardRunner,
 ) -> dg.MaterializeResult[None]:
-    """One vector an instance, from the backbone that the features were computed with."""
+    """One vector per instance, from the backbone that the features were computed with."""
     stage = store.stage("instance_embeddings")
     settings = resolve_settings(config, EmbeddingSettings, stage)
-    backbone = backbone_choice(store)
+    backbone = dataset_backbone(store, weights)
     masks = read_table(store.stage("thing_masks").require().folder / "masks.arrow")
     tasks = []
     for shard, rows in shards_of(read_images(store.stage("images").require())).items():
@@ -46,7 +46,7 @@ def instance_embeddings(
                     CODE_VERSION, settings, backbone.digest, identity_of(rows), masks_digest(own)
                 ),
                 embed_shard,
-                EmbeddingShard(rows, own, settings, backbone.name, backbone.device, weights.folder),
+                EmbeddingShard(rows, own, settings, backbone),
             )
         )
     version, computed = materialise_shards(
@@ -56,7 +56,7 @@ def instance_embeddings(
 
 
 def masks_digest(masks: pa.Table) -> str:
-    """What a result that is computed from these masks depends on."""
+    """Digest of masks and their ids."""
     return digest_of(
         [
             [instance_id, counts.hex()]

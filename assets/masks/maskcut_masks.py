@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.backbones.dino_features import backbone_choice
+from assets.backbones.weights import maskcut_advice
 from assets.data.images import read_images, shards_of
 from assets.stages.metadata import area_histogram, mask_sheet, table_metadata
 from assets.stages.run import result
@@ -30,10 +30,7 @@ def maskcut_masks(
     """Masks found by MaskCut and refined by the dense CRF, at each image's own size."""
     stage = store.stage("maskcut_masks")
     chosen = resolve_settings(config, MaskCutChoices, stage)
-    backbone = backbone_choice(store)
-    settings = chosen.for_backbone(
-        image_size=backbone.image_size, tau=backbone.tau, center_keys=backbone.center_keys
-    )
+    settings = chosen.with_advice(maskcut_advice(store))
     table = read_images(store.stage("images").require())
     work = shards_of(table)
     features = finished_shards(store.stage("dino_features").require())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.backbones.dino_features import Weights, stuff_backbone_choice
+from assets.backbones.weights import Weights, stuff_backbone
 from assets.data.images import identity_of, shards_of, train_images
 from assets.stages.run import result
 from assets.stages.settings import config_for, resolve_settings
@@ -45,24 +45,18 @@ def stuff_features(
     shards: ShardRunner,
 ) -> dg.MaterializeResult[None]:
     """Final-norm tokens of each training image and of its five crops."""
-    from segmodels.stego.features import FeatureSettings
+    from segmodels.stego.features import ViewSettings
     from segmodels.stego.shards import StuffFeatureShard, stuff_feature_shard
 
     stage = store.stage("stuff_features")
     settings = resolve_settings(config, StuffFeatureSettings, stage)
-    backbone = stuff_backbone_choice(store, weights, context.log.info)
+    backbone = stuff_backbone(store, weights, context.log.info)
     tasks = [
         ShardTask(
             shard,
             digest_of(CODE_VERSION, settings, backbone.digest, identity_of(rows)),
             stuff_feature_shard,
-            StuffFeatureShard(
-                rows,
-                FeatureSettings(size=settings.size),
-                backbone.name,
-                backbone.device,
-                weights.folder,
-            ),
+            StuffFeatureShard(rows, ViewSettings(size=settings.size), backbone),
         )
         for shard, rows in shards_of(train_images(store)).items()
     ]

@@ -1,12 +1,12 @@
 """Stage stuff_model: STEGO's head and cluster centroids."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.backbones.dino_features import backbone_choice
+from assets.backbones.weights import backbone_name
 from assets.stages.metadata import curve
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
@@ -19,14 +19,10 @@ CODE_VERSION = "1"
 
 @dataclass(frozen=True)
 class StuffModelSettings:
-    """Training of the STEGO head.
+    """What a user sets of `segmodels.stego.training.StegoSettings`.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: views a step.
-        num_clusters: stuff clusters S.
-        loss: a preset of segmodels.stego.presets, or "auto" by the backbone.
-        seed: of weights, batches and points.
+        loss: a preset of `segmodels.stego.presets`; "auto" chooses by the backbone.
     """
 
     steps: int = 5000
@@ -51,12 +47,12 @@ def stuff_model(
     config: StuffModelConfig,  # type: ignore[valid-type]
     store: Store,
 ) -> dg.MaterializeResult[None]:
-    """STEGO's head and cluster centres, trained by feature correspondence."""
+    """STEGO's head and cluster centroids, trained by feature correspondence."""
     stage = store.stage("stuff_model")
     settings = resolve_settings(config, StuffModelSettings, stage)
     upstream_stage = store.stage("stuff_features")
     upstream = upstream_stage.require()
-    backbone = backbone_choice(store)
+    backbone = backbone_name(store)
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.stego.presets import loss_preset
@@ -73,13 +69,7 @@ def stuff_model(
         model = train_stego(
             views,
             neighbours,
-            StegoSettings(
-                steps=settings.steps,
-                batch_size=settings.batch_size,
-                num_clusters=settings.num_clusters,
-                seed=settings.seed,
-                loss=loss_preset(settings.loss, backbone.name),
-            ),
+            StegoSettings(**(asdict(settings) | {"loss": loss_preset(settings.loss, backbone)})),
             report,
         )
         model.save(folder / "stego.safetensors")
@@ -87,7 +77,7 @@ def stuff_model(
         history = [dict(zip(names, map(float, row), strict=True)) for row in model.history]
         return {"views": views.shape[0], "history": history}
 
-    digest = digest_of(CODE_VERSION, settings, upstream.digest, backbone.name)
+    digest = digest_of(CODE_VERSION, settings, upstream.digest, backbone)
     try:
         version = materialise(stage, digest, settings, compute, context.log.info)
     except ValueError as error:

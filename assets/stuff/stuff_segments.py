@@ -1,10 +1,10 @@
 """Stage stuff_segments: the stuff cluster of every pixel, by shard."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import dagster as dg
 
-from assets.backbones.dino_features import Weights, stuff_backbone_choice
+from assets.backbones.weights import Weights, stuff_backbone
 from assets.data.images import identity_of, shards_of, train_images
 from assets.stages.metadata import stuff_sheet, table_metadata
 from assets.stages.run import result
@@ -17,7 +17,7 @@ CODE_VERSION = "1"
 
 @dataclass(frozen=True)
 class StuffSegmentSettings:
-    """How images are cut into stuff.
+    """How images are segmented; see `segmodels.stego.segmentation.SegmentationSettings`.
 
     Attributes:
         size: short side that images are segmented at, px.
@@ -51,7 +51,7 @@ def stuff_segments(
 
     stage = store.stage("stuff_segments")
     settings = resolve_settings(config, StuffSegmentSettings, stage)
-    backbone = stuff_backbone_choice(store, weights, context.log.info)
+    backbone = stuff_backbone(store, weights, context.log.info)
     model = store.stage("stuff_model").require()
     table = train_images(store)
     tasks = [
@@ -62,10 +62,8 @@ def stuff_segments(
             StuffSegmentShard(
                 rows,
                 model.folder / "stego.safetensors",
-                SegmentationSettings(size=settings.size, crf=settings.crf),
-                backbone.name,
-                backbone.device,
-                weights.folder,
+                SegmentationSettings(**asdict(settings)),
+                backbone,
             ),
         )
         for shard, rows in shards_of(table).items()

@@ -1,4 +1,4 @@
-"""The backbone object that the pipeline's stages use, and the one way to load it."""
+"""The backbone object that all stages read features from, and how it is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -8,15 +8,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from segmodels.backbones.layouts import has_gated_mlp, official_layout
+from segmodels.backbones.advice import MaskCutAdvice
+from segmodels.backbones.cache import locate_weights
+from segmodels.backbones.layouts import has_gated_mlp, is_resnet, official_layout
 from segmodels.backbones.pixels import IMAGENET_MEAN, IMAGENET_STD
-from segmodels.backbones.registry import DEFAULT_CACHE, NAMES, OFFICIAL_SITE, locate_weights
+from segmodels.backbones.registry import DEFAULT_CACHE, names_of, wrong_network
 from segmodels.backbones.vit import VisionTransformer, ViTShape
-from segmodels.backbones.weights import WeightsFormatError, read_weights, weights_digest
-
-# MaskCut's published setting (method 1.2), for weights that say nothing of their own.
-PAPER_IMAGE_SIZE = 480
-PAPER_TAU = 0.15
+from segmodels.backbones.weights import (
+    WeightsFormatError,
+    load_strictly,
+    read_weights,
+    weights_digest,
+)
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,25 @@ class Features:
 
 
 class Backbone:
-    """A frozen vision transformer with the settings recommended for MaskCut.
+    """A frozen vision transformer, and what its weights recommend for MaskCut.
 
     Attributes:
         name: the name or path it was loaded by.
-        patch_size: side of a patch in pixels.
-        image_size: recommended side of the square input in pixels.
-        tau: recommended affinity threshold.
-        center_keys: whether to subtract the image's mean key before the cosine.
-        digest: SHA-256 of the weights.
+        advice: MaskCut settings that suit its keys; `image_size`, `tau` and `center_keys` are
+            shorthands for them.
+        digest: SHA-256 of the tensors, see `weights_digest`.
+        device: where it runs.
     """
 
     def __init__(
         self,
         name: str,
         model: VisionTransformer,
-        *,
-        image_size: int,
-        tau: float,
-        center_keys: bool,
+        advice: MaskCutAdvice,
         device: str | torch.device = "cpu",
     ) -> None:
         self.name = name
-        self.image_size = image_size
-        self.tau = tau
-        self.center_keys = center_keys
+        self.advice = advice
         self.digest = weights_digest(model.state_dict())
         self.device = torch.device(device)
         self._model = model.requires_grad_(False).eval().to(self.device)
@@ -72,18 +69,26 @@ class Backbone:
         """Width of keys, tokens and CLS."""
         return self._model.shape.dim
 
+    @property
+    def image_size(self) -> int:
+        """Recommended side of the square input in pixels."""
+        return self.advice.image_size
+
+    @property
+    def tau(self) -> float:
+        """Recommended affinity threshold."""
+        return self.advice.tau
+
+    @property
+    def center_keys(self) -> bool:
+        """Whether to subtract the image's mean key before the cosine."""
+        return self.advice.center_keys
+
     def untrained(self, seed: int) -> "Backbone":
-        """Give the same network, settings and device with freshly drawn weights, to compare with."""
+        """Give the same network, advice and device with freshly drawn weights, to compare with."""
         model = VisionTransformer(self._model.shape)
         model.initialise(torch.Generator().manual_seed(seed))
-        return Backbone(
-            f"{self.name}, untrained",
-            model,
-            image_size=self.image_size,
-            tau=self.tau,
-            center_keys=self.center_keys,
-            device=self.device,
-        )
+        return Backbone(f"{self.name}, untrained", model, self.advice, self.device)
 
     def state(self) -> dict[str, Tensor]:
         """The transformer's tensors by their official DINO names."""
@@ -96,10 +101,10 @@ class Backbone:
         Args:
             batch: (n, 3, H, W) float32, see `pixels.normalised_pixels`; H and W multiples of
                 the patch size.
-            precision: "float32", or "bfloat16" for products of matrices in that.
+            precision: "float32", or "bfloat16" for matrix products in that type.
 
         Returns:
-            Features on the backbone's device, grid of H / patch_size x W / patch_size.
+            Features on the backbone's device, gh = H / patch_size and gw = W / patch_size.
 
         Raises:
             ValueError: wrong shape, dtype or size.
@@ -118,7 +123,7 @@ class Backbone:
 
     @torch.no_grad()
     def cls_attention(self, batch: Tensor) -> Tensor:
-        """What CLS looks at in the last block, head by head.
+        """Attention of CLS to the patches in each head of the last block (DINO fig. 1).
 
         Args:
             batch: as for `extract`.
@@ -138,34 +143,41 @@ def load_backbone(
     device: str | torch.device = "cpu",
     *,
     cache_folder: str | Path = DEFAULT_CACHE,
-    site: str = OFFICIAL_SITE,
+    site: str | None = None,
 ) -> Backbone:
-    """Load a backbone by name or from a file.
+    """Load a vision transformer by name or from a file.
 
     Args:
-        name_or_path: one of `registry.NAMES` (`embedded`, `dino_vitb8`, `dinov2_vitb14_reg`); or the path of a .pth or .safetensors file in the layout of DINO,
-            DINOv2, timm or Hugging Face. `@sha256:<64 hexadecimal digits>` after any of these
-            accepts a file with this hash alone.
+        name_or_path: a name of kind "vit" in `registry.REGISTRY` (`embedded`, `dino_vitb8`,
+            `dinov2_vitb14_reg`); or the path of a .pth or .safetensors file in the layout of DINO,
+            DINOv2, timm or Hugging Face. With `@sha256:<64 hexadecimal digits>` after it, only a
+            file with this hash is accepted.
         device: torch device to run on.
-        cache_folder: where official weights are looked for, and kept once fetched.
-        site: where official weights are fetched from, for a mirror of the same paths.
+        cache_folder: where official weights are kept.
+        site: a mirror to fetch official weights from; None is the publisher's.
 
     Raises:
+        WrongNetworkError: the weights are those of a ResNet; `load_resnet` loads them.
         UnknownBackboneError: neither a known name nor an existing file.
         WeightsUnavailableError: official weights are missing and cannot be fetched.
-        WeightsMismatchError: the file is not the one that was asked for, or that was recorded.
+        WeightsMismatchError: the file does not have the hash that was asked for or recorded.
         WeightsFormatError: the file's tensors are not those of a plain vision transformer.
+
+    Examples:
+        >>> import torch
+        >>> backbone = load_backbone("embedded")
+        >>> backbone.patch_size, backbone.image_size
+        (8, 240)
+        >>> features = backbone.extract(torch.zeros(1, 3, 64, 96))
+        >>> features.keys.shape, features.cls.shape
+        (torch.Size([1, 8, 12, 192]), torch.Size([1, 192]))
     """
-    file = read_weights(locate_weights(name_or_path, cache_folder, site=site))
+    file = read_weights(locate_weights(name_or_path, cache_folder, kind="vit", site=site))
+    if is_resnet(file.state):
+        raise wrong_network(name_or_path, "resnet", "vit")
     model = build_model(file.state, file.metadata)
-    return Backbone(
-        str(name_or_path),
-        model,
-        image_size=_image_size(model.shape, file.metadata),
-        tau=float(file.metadata.get("tau", PAPER_TAU)),
-        center_keys=file.metadata.get("center_keys", "false") == "true",
-        device=device,
-    )
+    advice = MaskCutAdvice.from_metadata(file.metadata, model.shape)
+    return Backbone(str(name_or_path), model, advice, device)
 
 
 def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> VisionTransformer:
@@ -190,19 +202,9 @@ def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Vision
     except (KeyError, ValueError) as error:
         raise WeightsFormatError(
             f"not a vision transformer in the layout of DINO, DINOv2, timm or Hugging Face: "
-            f"{error}; known backbones are {', '.join(NAMES)}"
+            f"{error}; known backbones are {', '.join(names_of('vit'))}"
         ) from error
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    unexpected = sorted(state.keys() - expected.keys())
-    if missing or unexpected:
-        raise WeightsFormatError(
-            f"weights do not fit: missing {missing or 'none'}, unexpected {unexpected or 'none'}"
-        )
-    wrong = [name for name in expected if expected[name].shape != state[name].shape]
-    if wrong:
-        raise WeightsFormatError(f"weights do not fit: wrong shape of {wrong}")
-    model.load_state_dict(state)
+    load_strictly(model, state)
     if "image_mean" in metadata or "image_std" in metadata:
         _take_imagenet_pixels(
             model,
@@ -214,10 +216,7 @@ def build_model(state: dict[str, Tensor], metadata: Mapping[str, str]) -> Vision
 
 @torch.no_grad()
 def _take_imagenet_pixels(model: VisionTransformer, mean: list[float], std: list[float]) -> None:
-    """Change the first layer so that ImageNet's normalisation gives what the weights' own gave.
-
-    Everything before the network then treats all weights alike.
-    """
+    """Fold the weights' own normalisation into the first layer, so that ImageNet's fits all."""
     projection = model.patch_embed.proj
     ours = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])
     theirs = torch.tensor([mean, std])
@@ -233,22 +232,3 @@ def _require_pixels(batch: Tensor) -> None:
         raise ValueError(
             f"batch must be (n, 3, H, W) float32, got {tuple(batch.shape)} {batch.dtype}"
         )
-
-
-def _image_size(shape: ViTShape, metadata: Mapping[str, str]) -> int:
-    """What the weights recommend, else the paper's size if patches fill it, else the native one.
-
-    DINOv2's patches of 14 pixels do not fill 480: its native 518 (37 x 37 patches) needs no
-    resampled positions, is what its training ended with, and is the finer of the two grids near.
-    """
-    if "image_size" in metadata:
-        size = int(metadata["image_size"])
-        if size % shape.patch_size:
-            raise WeightsFormatError(
-                f"the file recommends images of {size} pixels, no multiple of its patch size "
-                f"{shape.patch_size}: correct image_size in its metadata"
-            )
-        return size
-    if PAPER_IMAGE_SIZE % shape.patch_size == 0:
-        return PAPER_IMAGE_SIZE
-    return shape.grid * shape.patch_size

@@ -1,20 +1,22 @@
-"""Stage dino_features: last-block keys and CLS of every image, one Zarr group a shard."""
+"""Stage dino_features: last-block keys and CLS of every image, one Zarr group per shard."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import zarr
 
 from segmodels.backbones.pixels import normalised_pixels, resize_square
-from segmodels.engine.device import resolve_device
+from segmodels.backbones.ref import BackboneRef
 from segmodels.engine.parallel import available_threads, map_in_order
 from segmodels.formats.decode import read_image
+
+if TYPE_CHECKING:
+    from segmodels.backbones.backbone import Backbone
 
 Precision = Literal["float32", "bfloat16"]
 IMAGES_PER_ZARR_SHARD = 16
@@ -22,17 +24,17 @@ IMAGES_PER_ZARR_SHARD = 16
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """What the features depend on.
+    """How the features of images are computed.
 
     Attributes:
-        backbone: a named backbone or the path of a checkpoint.
-        image_size: side of the square that images are resized to, in px; 0 takes the size that
-            is recommended by the backbone's weights.
-        batch_size: images a forward pass; always filled up to this number, so that a result
-            does not depend on which images share a batch or a shard.
+        backbone: name or path, as `load_backbone` takes it.
+        image_size: side of the square that images are resized to, px; 0 takes the size that the
+            weights recommend.
+        batch_size: images in a forward pass. Batches are padded to this number, so that results do
+            not depend on which images share a batch or a shard.
         device: "auto", "cpu" or "cuda".
-        precision: of the forward pass. "bfloat16" is several times faster on a GPU, and moves
-            some masks a little.
+        precision: of the forward pass. "bfloat16" is several times faster on a GPU and changes
+            some masks slightly.
     """
 
     backbone: str = "dino_vitb8"
@@ -50,15 +52,15 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class FeatureShard:
-    """One shard's work: images (IMAGES_SCHEMA rows), settings, where weights are cached."""
+    """One shard's work: images (IMAGES_SCHEMA rows), settings, and the backbone they name."""
 
     images: pa.Table
     settings: FeatureSettings
-    cache_folder: Path
+    backbone: BackboneRef
 
 
 @dataclass(frozen=True)
-class Features:
+class StoredFeatures:
     """Lazy, read-only features of one shard.
 
     Attributes:
@@ -72,22 +74,14 @@ class Features:
     image_ids: np.ndarray
 
     def row_of(self, image_id: int) -> int:
-        """Position of an image in this shard."""
+        """Row of an image in this shard."""
         return int(np.flatnonzero(self.image_ids == image_id)[0])
-
-
-@lru_cache(maxsize=2)
-def cached_backbone(name: str, device: str, cache_folder: Path) -> Any:
-    """A backbone, loaded once a process."""
-    from segmodels.backbones import load_backbone
-
-    return load_backbone(name, device=resolve_device(device), cache_folder=cache_folder)
 
 
 def extract_shard(work: FeatureShard, folder: Path) -> dict[str, float]:
     """Write `features.zarr` (keys, cls, image_id) of one shard; returns counts."""
     settings = work.settings
-    backbone = cached_backbone(settings.backbone, settings.device, work.cache_folder)
+    backbone = work.backbone.load()
     size = settings.image_size or backbone.image_size
     rows = work.images.select(["image_id", "source", "path"]).to_pylist()
     group = zarr.open_group(folder / "features.zarr", mode="w", zarr_format=3)
@@ -104,14 +98,14 @@ def extract_shard(work: FeatureShard, folder: Path) -> dict[str, float]:
     return {"images": len(rows)}
 
 
-def open_features(folder: Path) -> Features:
+def open_features(folder: Path) -> StoredFeatures:
     """Open one shard that `extract_shard` wrote."""
     group = zarr.open_group(folder / "features.zarr", mode="r")
-    return Features(group["keys"], group["cls"], np.asarray(group["image_id"]))
+    return StoredFeatures(group["keys"], group["cls"], np.asarray(group["image_id"]))
 
 
 def _sharded_array(group: Any, name: str, count: int, block: np.ndarray) -> Any:
-    """One chunk an image, a few files a shard; no compression: features do not compress."""
+    """One chunk per image, a few files per shard; no compression: features do not compress."""
     return group.create_array(
         name,
         shape=(count, *block.shape[1:]),
@@ -123,13 +117,13 @@ def _sharded_array(group: Any, name: str, count: int, block: np.ndarray) -> Any:
 
 
 def _features(
-    rows: list[dict[str, Any]], backbone: Any, size: int, settings: FeatureSettings
+    rows: list[dict[str, Any]], backbone: "Backbone", size: int, settings: FeatureSettings
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Keys (gh, gw, d) and CLS (d,) of every image; the next batches are decoded meanwhile."""
+    """Yield keys (gh, gw, d) and CLS (d,) of every image; the next batches are decoded meanwhile."""
     starts = range(0, len(rows), settings.batch_size)
     chosen = (rows[start : start + settings.batch_size] for start in starts)
     batches = map_in_order(
-        lambda some: (_full_batch(some, size, settings.batch_size), len(some)),
+        lambda batch: (_full_batch(batch, size, settings.batch_size), len(batch)),
         chosen,
         workers=available_threads(),
     )
@@ -142,14 +136,14 @@ def _features(
 def _blocks(
     features: Iterator[tuple[np.ndarray, np.ndarray]], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images' features in stacks of `size`, the last one shorter."""
+    """Stack the features of `size` images; the last stack may be shorter."""
     while block := list(islice(features, size)):
         keys, cls = zip(*block, strict=True)
         yield np.stack(keys), np.stack(cls)
 
 
 def _full_batch(rows: list[dict[str, Any]], size: int, batch_size: int) -> Any:
-    """A batch of exactly `batch_size` images, filled up with black ones."""
+    """Decode a batch of exactly `batch_size` images, padded with zeros."""
     import torch
 
     batch = torch.zeros((batch_size, 3, size, size))

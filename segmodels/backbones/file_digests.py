@@ -1,20 +1,23 @@
-"""SHA-256 of cached files: recorded at first sight, verified ever after.
+"""SHA-256 of cached files: recorded at the first use, verified at every later one.
 
-None is built in or made up: a user's own counts first, else the one that was recorded when the
-file was first seen. Every use reads the whole file again: that takes about a second a gigabyte,
-less than loading it, and size and date would not tell of a damaged disk.
+The user's own hash counts first, else the recorded one. Every use reads the whole file, about a
+second a gigabyte: size and date would not reveal a damaged disk.
 """
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 from kernels.errors import ExNihiloError
 from segmodels.formats.atomic import write_json
 
+# torchvision ends its files' names with the first digits of their SHA-256.
+_DIGITS_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth")
+
 
 class WeightsMismatchError(ExNihiloError, RuntimeError):
-    """A file is not the one that was asked for or recorded."""
+    """Weights are not those that were asked for or recorded."""
 
 
 def file_sha256(path: Path) -> str:
@@ -24,12 +27,12 @@ def file_sha256(path: Path) -> str:
 
 
 def record_of(path: Path) -> Path:
-    """Where a file's SHA-256 is kept: a small JSON document beside it."""
+    """Path of the JSON document beside a file that its SHA-256 is recorded in."""
     return path.with_name(f"{path.name}.json")
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """SHA-256 that was recorded for a file, None where there is no record yet.
+    """Read the SHA-256 that was recorded for a file; None without a record.
 
     Raises:
         WeightsMismatchError: the record is damaged.
@@ -46,15 +49,15 @@ def recorded_sha256(path: Path) -> str | None:
 
 
 def record_sha256(path: Path, sha256: str, origin: str) -> None:
-    """Record a file's SHA-256 and where the file is from."""
+    """Record a file's SHA-256 and its origin, an address or a short note."""
     write_json(record_of(path), {"sha256": sha256, "origin": origin})
 
 
 def check_sha256(path: Path, actual: str, asked: str | None, recorded: str | None) -> None:
-    """Compare a file's SHA-256 with the one a user asked for, else with the recorded one.
+    """Compare a file's SHA-256 with the one that the user asked for, else with the recorded one.
 
     Raises:
-        WeightsMismatchError: says in one sentence what to do.
+        WeightsMismatchError: they differ.
     """
     if asked is not None and actual != asked:
         raise WeightsMismatchError(
@@ -66,4 +69,18 @@ def check_sha256(path: Path, actual: str, asked: str | None, recorded: str | Non
             f"{path} is damaged or another file than before (SHA-256 {actual}, recorded "
             f"{recorded}): delete it to have it fetched again, or delete {record_of(path).name} "
             "beside it to accept it as it is"
+        )
+
+
+def check_file_name(path: Path, actual: str) -> None:
+    """Compare a file's SHA-256 with the digits in its name, where the name ends in `-<8 digits>.pth`.
+
+    Raises:
+        WeightsMismatchError: they differ.
+    """
+    match = _DIGITS_IN_NAME.search(path.name)
+    if match and not actual.startswith(match[1]):
+        raise WeightsMismatchError(
+            f"{path.name} must have a SHA-256 that begins with {match[1]}, got {actual}: fetch it "
+            "from its publisher again"
         )

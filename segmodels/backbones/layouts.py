@@ -57,6 +57,11 @@ def official_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return _fuse_query_key_value({_rename(name): tensor for name, tensor in bare.items()})
 
 
+def is_resnet(state: dict[str, Tensor]) -> bool:
+    """Whether a state has torchvision's names of a ResNet."""
+    return any(name.endswith("layer1.0.conv1.weight") for name in state)
+
+
 def has_gated_mlp(state: dict[str, Tensor]) -> bool:
     """Whether blocks have SwiGLU instead of an MLP, as DINOv2's giant does.
 

@@ -1,4 +1,4 @@
-"""Photographs to network input: Lanczos resizing and ImageNet normalisation (MaskCut, method 1.1)."""
+"""Images to network input: Lanczos resizing and ImageNet normalisation (as MaskCut)."""
 
 import numpy as np
 from PIL import Image
@@ -8,7 +8,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a photograph to a square with Lanczos; the aspect ratio is not kept, as in MaskCut.
+    """Resize an image to a square with Lanczos; the aspect ratio is not kept, as in MaskCut.
 
     Args:
         image: (H, W, 3) uint8 RGB.

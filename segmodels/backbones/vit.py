@@ -25,8 +25,8 @@ class ViTShape:
         num_heads: attention heads of a block.
         grid: side, in patches, of the position embedding as stored.
         hidden_dim: width of the hidden layer of a block's MLP.
-        registers: learned tokens beside CLS that no output shows (DINOv2 with registers).
-        layer_scale: whether each residual branch has learned channel weights (DINOv2).
+        registers: number of register tokens, which no output contains (DINOv2 with registers).
+        layer_scale: whether each residual branch has LayerScale (DINOv2).
     """
 
     patch_size: int
@@ -65,7 +65,7 @@ class ViTShape:
 
 @dataclass(frozen=True)
 class ViTOutput:
-    """What one forward pass gives: `keys` and `tokens` (n, t, d) of patches, `cls` (n, d)."""
+    """Result of a forward pass: `keys` and `tokens` (n, t, d) of patches, `cls` (n, d)."""
 
     keys: Tensor
     tokens: Tensor
@@ -88,10 +88,10 @@ class Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(*self._heads(qkv))
         return self.proj(mixed.transpose(1, 2).flatten(2)), qkv[..., d : 2 * d]
 
-    def of_first(self, x: Tensor) -> Tensor:
-        """How much of each token the first one, CLS, takes: (n, heads, t), its sum over t is 1."""
+    def of_cls(self, x: Tensor) -> Tensor:
+        """Attention of the first token, CLS, to all tokens: (n, heads, t), summing to 1 over t."""
         query, key, _ = self._heads(self.qkv(x))
-        scores = (query[:, :, :1] * key.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        scores: Tensor = (query[:, :, :1] * key.shape[-1] ** -0.5) @ key.transpose(2, 3)
         return scores[:, :, 0].float().softmax(dim=-1)
 
     def _heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,11 +111,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, t, d) to (n, t, d)."""
-        return self.fc2(functional.gelu(self.fc1(x)))
+        output: Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        return output
 
 
 class LayerScale(nn.Module):
-    """Learned weights of a residual branch's channels."""
+    """Learned per-channel scale of a residual branch."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -127,7 +128,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm transformer block that also hands out its keys."""
+    """A pre-norm transformer block that also returns its keys."""
 
     def __init__(self, shape: ViTShape) -> None:
         super().__init__()
@@ -155,7 +156,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map (n, 3, H, W) to (n, gh * gw, d), rows first."""
-        return self.proj(pixels).flatten(2).transpose(1, 2)
+        patches: Tensor = self.proj(pixels)
+        return patches.flatten(2).transpose(1, 2)
 
 
 class VisionTransformer(nn.Module):
@@ -207,7 +209,7 @@ class VisionTransformer(nn.Module):
 
         Args:
             pixels: (n, 3, H, W) normalised; H and W multiples of the patch size.
-            kept: (n, t) int64 indices, row-major, of the only patches to look at; None is all.
+            kept: (n, t) int64 row-major indices of the patches to process; None is all.
 
         Returns:
             Last-block keys (before attention), tokens and CLS after the final norm.
@@ -220,21 +222,22 @@ class VisionTransformer(nn.Module):
         return ViTOutput(keys=keys[:, patches], tokens=x[:, patches], cls=x[:, 0])
 
     def cls_attention(self, pixels: Tensor) -> Tensor:
-        """What CLS looks at in the last block (DINO fig. 1).
+        """Attention of CLS to the patches in the last block (DINO fig. 1).
 
         Args:
             pixels: (n, 3, H, W) normalised; H and W multiples of the patch size.
 
         Returns:
-            (n, heads, gh, gw); a head's sum is 1 less what CLS takes of itself and of registers.
+            (n, heads, gh, gw); a head sums to 1 less the attention to CLS itself and registers.
         """
         x = self._embedded(pixels)
         for block in self.blocks[:-1]:
             x, _ = block(x)
         last = self.blocks[-1]
         assert isinstance(last, Block)
-        attention: Tensor = last.attn.of_first(last.norm1(x))[..., 1 + self.shape.registers :]
-        return attention.unflatten(2, (-1, pixels.shape[3] // self.shape.patch_size))
+        attention = last.attn.of_cls(last.norm1(x))[..., 1 + self.shape.registers :]
+        gw = pixels.shape[3] // self.shape.patch_size
+        return attention.reshape(*attention.shape[:2], -1, gw)
 
     def _embedded(self, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
         """Tokens before the first block: CLS, registers, patches; (n, t, d)."""

@@ -1,4 +1,4 @@
-"""Backbone weights in files: tensors by name, and the settings stored beside them."""
+"""Backbone weights in files: tensors by name, and the metadata stored beside them."""
 
 import hashlib
 import pickle
@@ -8,23 +8,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from kernels.errors import ExNihiloError
 
-EMBEDDED_FOLDER = Path(__file__).parent / "weights"
-
-# What torch's safe unpickler raises, besides refusing: bytes of any kind may end anywhere in it.
+# What torch's safe unpickler raises on bytes of any kind, besides its own refusal.
 _NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError)
 
 
 class WeightsFormatError(ExNihiloError, ValueError):
-    """The file does not hold a vision transformer's weights."""
+    """The file does not hold the weights of the network that was asked for."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Tensors as stored, and the settings stored beside them (empty for official weights)."""
+    """Tensors as stored, and the metadata stored beside them (empty for official weights)."""
 
     state: dict[str, Tensor]
     metadata: Mapping[str, str]
@@ -58,6 +56,25 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load tensors whose names and shapes are exactly the model's.
+
+    Raises:
+        WeightsFormatError: lists the missing and the unexpected names, or the wrong shapes.
+    """
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    if missing or unexpected:
+        raise WeightsFormatError(
+            f"weights do not fit: missing {missing or 'none'}, unexpected {unexpected or 'none'}"
+        )
+    wrong = [name for name in expected if expected[name].shape != state[name].shape]
+    if wrong:
+        raise WeightsFormatError(f"weights do not fit: wrong shape of {wrong}")
+    model.load_state_dict(state)
+
+
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
         with safe_open(path, framework="pt") as file:
@@ -68,7 +85,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 
 def _tensors(content: object, path: Path) -> dict[str, Tensor]:
-    """Take the state out of the dictionaries that training code wraps around it."""
+    """Unwrap the state from the dictionaries that training code saves it in."""
     while isinstance(content, dict):
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return content

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from kernels.backend import Backend, resolve_backend
-from segmodels.backbones.feature_shards import Features, open_features
+from segmodels.backbones.advice import MaskCutAdvice
+from segmodels.backbones.feature_shards import StoredFeatures, open_features
 from segmodels.cutler.maskcut import DiscoveredMask, MaskCutSettings, discover_masks
 from segmodels.engine.parallel import map_images, map_in_order
 from segmodels.formats.decode import read_image
@@ -41,12 +42,12 @@ class MaskCutChoices:
     crf_min_iou: float = 0.5
     backend: Backend = "auto"
 
-    def for_backbone(self, *, image_size: int, tau: float, center_keys: bool) -> MaskCutSettings:
-        """Fill in the backbone's recommendation; `image_size` is that of the keys, px."""
+    def with_advice(self, advice: MaskCutAdvice) -> MaskCutSettings:
+        """Fill in what the backbone's weights recommend; `advice.image_size` is that of the keys."""
         return MaskCutSettings(
-            image_size=image_size,
-            tau=tau if self.tau is None else self.tau,
-            center_keys=center_keys if self.center_keys is None else self.center_keys,
+            image_size=advice.image_size,
+            tau=advice.tau if self.tau is None else self.tau,
+            center_keys=advice.center_keys if self.center_keys is None else self.center_keys,
             max_masks=self.max_masks,
             use_crf=self.use_crf,
             crf_min_iou=self.crf_min_iou,
@@ -98,7 +99,7 @@ class _ImageMasks:
 
 
 def _masks_of(
-    batch: list[dict[str, Any]], features: Features, settings: MaskCutSettings
+    batch: list[dict[str, Any]], features: StoredFeatures, settings: MaskCutSettings
 ) -> list[_ImageMasks]:
     keys = np.stack([features.keys[features.row_of(image["image_id"])] for image in batch])
     photographs = [read_image(image["source"], image["path"]) for image in batch]

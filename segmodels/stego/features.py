@@ -1,4 +1,4 @@
-"""STEGO's input: final-norm tokens of an image and its crops, and its nearest neighbours."""
+"""STEGO's input: final-norm tokens of the views of an image, and the kNN table of all views."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,17 @@ from segmodels.backbones.pixels import normalised_pixels
 from segmodels.stego.crops import Resample, training_views
 
 POSITIVE_RANKS = 7
-"""A positive is drawn from the image's 7 nearest others (STEGO `src/data.py`)."""
+"""A kNN positive is one of the 7 nearest other views (STEGO `src/data.py`)."""
 
 
 @dataclass(frozen=True)
-class FeatureSettings:
-    """How the training views are made.
+class ViewSettings:
+    """Settings of the training views.
 
     Attributes:
         size: side of each square view, px; a multiple of the patch size (224 as published).
         crop_ratio: share of each side that the five crops keep (0.5 as published).
-        resample: filter of the resize. STEGO's loader uses "nearest", which aliases a photograph
+        resample: filter of the resize. STEGO's loader uses "nearest", which aliases an image
             shrunk to 224 px; "bilinear" (with antialiasing) is ours.
     """
 
@@ -31,11 +31,11 @@ class FeatureSettings:
     resample: Resample = "bilinear"
 
 
-def stego_features(image: np.ndarray, backbone: Backbone, settings: FeatureSettings) -> np.ndarray:
+def stego_features(image: np.ndarray, backbone: Backbone, settings: ViewSettings) -> np.ndarray:
     """Tokens of the whole image and of its five crops, after the final norm.
 
-    The short side of each region goes to `size` and the central square is kept, as in STEGO's
-    loader. One image is one batch of six views, so that its bits do not depend on its shard.
+    Each region is resized by its short side and cropped to the central square, as in STEGO's
+    loader. The six views of an image are one batch, so that its bits do not depend on its shard.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -46,7 +46,7 @@ def stego_features(image: np.ndarray, backbone: Backbone, settings: FeatureSetti
         (6, gh, gw, d) float16: whole image first, then the crops (`crops.NUM_VIEWS`).
 
     Raises:
-        ValueError: the size is no multiple of the patch size.
+        ValueError: `size` is no multiple of the patch size.
     """
     if settings.size < 1 or settings.size % backbone.patch_size:
         raise ValueError(
@@ -63,7 +63,7 @@ def stego_features(image: np.ndarray, backbone: Backbone, settings: FeatureSetti
 
 
 def mean_features(features: np.ndarray) -> np.ndarray:
-    """One vector a view for the neighbour search: spatial mean, then L2 norm 1.
+    """Descriptor of each view for the kNN search: spatial mean, then L2 norm 1.
 
     Args:
         features: (n, gh, gw, d) float.
@@ -76,11 +76,11 @@ def mean_features(features: np.ndarray) -> np.ndarray:
 
 
 def neighbour_table(means: np.ndarray, k: int = POSITIVE_RANKS) -> np.ndarray:
-    """The k views most similar to each view, itself left out, nearest first.
+    """kNN table: the k views most similar to each view, without itself, nearest first.
 
     Args:
         means: (n, d) float32 from `mean_features`; n at least 2.
-        k: neighbours a view; fewer when there are not that many other views.
+        k: neighbours of a view; fewer if there are fewer other views.
 
     Returns:
         (n, min(k, n - 1)) int64 row numbers.

@@ -1,12 +1,13 @@
-"""Named settings of STEGO's loss: the published tunings and our own."""
+"""Named settings of STEGO's loss: the published ones and our own."""
 
+from segmodels.backbones.registry import BackboneName
 from segmodels.stego.loss import LossSettings, Term
 
 
 def _published(
     *, weights: tuple[float, float, float], shifts: tuple[float, float, float]
 ) -> LossSettings:
-    """Published numbers in the order of STEGO's configuration: random, neighbour, same."""
+    """Published settings, in the order of STEGO's configuration: neg, inter, intra."""
     random, neighbour, same = (
         Term(weight, shift) for weight, shift in zip(weights, shifts, strict=True)
     )
@@ -26,10 +27,10 @@ LOSS_PRESETS: dict[str, LossSettings] = {
     "cityscapes_older": _published(weights=(0.72, 0.18, 0.46), shifts=(0.25, 0.20, 0.25)),
     "potsdam_vits": _published(weights=_VITS_WEIGHTS, shifts=(0.46, 0.02, 0.08)),
     "iaroa_vits": _published(weights=_VITS_WEIGHTS, shifts=(0.46, 0.12, 0.18)),
-    # Ours: the weights of the ViT-S rows; each b is read off the batch, without labels. The shares
-    # start from what "coco_vits_10_3" leaves positive on embedded_dino's features (0.82,
-    # 0.87, 0.36). The choice of 0.2 for random pairs was NOT label-free: of four sets of shares
-    # it scored best on 100 annotated COCO train images.
+    # Ours: the weights of the ViT-S rows; b is the quantile of a batch, without labels. The shares
+    # are near those that "coco_vits_10_3" leaves positive on embedded_dino's features (0.82,
+    # 0.87, 0.36). The 0.2 of random pairs was NOT chosen label-free: of four sets of shares it
+    # scored best on 100 annotated COCO train images.
     "quantile": LossSettings(
         same=Term(weight=0.67, positive_share=0.8),
         neighbour=Term(weight=0.25, positive_share=0.8),
@@ -53,13 +54,13 @@ def loss_preset(name: str, backbone: str = "") -> LossSettings:
     Args:
         name: a key of `LOSS_PRESETS`, or "auto": the published COCO row for an official DINO
             backbone, "quantile" for every other one, the embedded included.
-        backbone: name of the backbone, read for "auto" only.
+        backbone: name of the backbone, with or without `@sha256:` and its hash; for "auto" only.
 
     Raises:
         ValueError: no preset of that name.
     """
     if name == "auto":
-        name = _BY_BACKBONE.get(backbone, "quantile")
+        name = _BY_BACKBONE.get(BackboneName.parse(backbone).name, "quantile")
     if name not in LOSS_PRESETS:
         known = ", ".join(["auto", *LOSS_PRESETS])
         raise ValueError(f"the STEGO loss must be one of {known}; got {name!r}")

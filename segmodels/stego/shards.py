@@ -1,4 +1,4 @@
-"""Stages stuff_features and stuff_segments: STEGO's input and output, by shard of images."""
+"""Shards of the stages stuff_features and stuff_segments: STEGO's input and output."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from segmodels.backbones.feature_shards import cached_backbone
+from segmodels.backbones.ref import BackboneRef
 from segmodels.engine.parallel import map_images
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.stuff import stuff_rows, stuff_table
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import (
-    FeatureSettings,
+    ViewSettings,
     mean_features,
     neighbour_table,
     stego_features,
@@ -33,18 +33,16 @@ from segmodels.stego.segmentation import (
 
 @dataclass(frozen=True)
 class StuffFeatureShard:
-    """One shard's work: images (IMAGES_SCHEMA rows), view settings, which backbone."""
+    """Arguments of a stuff_features shard; `images` has IMAGES_SCHEMA."""
 
     images: pa.Table
-    settings: FeatureSettings
-    backbone: str
-    device: str
-    cache_folder: Path
+    settings: ViewSettings
+    backbone: BackboneRef
 
 
 def stuff_feature_shard(work: StuffFeatureShard, folder: Path) -> dict[str, float]:
     """Write `views.zarr`: tokens (n, views, gh, gw, d) float16 and means (n, views, d) float32."""
-    backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
+    backbone = work.backbone.load()
     rows = work.images.select(["source", "path"]).to_pylist()
     group = zarr.open_group(folder / "views.zarr", mode="w", zarr_format=3)
     tokens: Any = None
@@ -67,12 +65,13 @@ def stuff_feature_shard(work: StuffFeatureShard, folder: Path) -> dict[str, floa
 
 
 class StoredViews:
-    """All views of all shards as one lazy (n, gh, gw, d) array: `views[i]` reads one view."""
+    """The views of all shards as one lazy (n, gh, gw, d) array: `views[i]` reads one view."""
 
     def __init__(self, folders: list[Path]) -> None:
-        groups = [zarr.open_group(folder / "views.zarr", mode="r") for folder in folders]
-        self._tokens = [group["tokens"] for group in groups]
-        self._means = [group["means"] for group in groups]
+        self._tokens, self._means = (
+            [zarr.open_array(folder / "views.zarr" / name, mode="r") for folder in folders]
+            for name in ("tokens", "means")
+        )
         self._starts = np.cumsum([0, *(tokens.shape[0] * NUM_VIEWS for tokens in self._tokens)])
         self.shape = (int(self._starts[-1]), *self._tokens[0].shape[2:])
 
@@ -83,31 +82,29 @@ class StoredViews:
         return np.asarray(self._tokens[shard][image, position])
 
     def means(self) -> np.ndarray:
-        """Spatial means (n, d) float32 of every view, L2 norm 1."""
+        """Descriptors (n, d) float32 of all views, L2 norm 1; see `mean_features`."""
         parts = [np.asarray(means) for means in self._means]
         return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
 
 
 def write_neighbours(views: StoredViews, folder: Path) -> None:
-    """Write the k-NN table of all views, (n, k) int64, as a Zarr array."""
+    """Write the kNN table of all views, (n, k) int64, as a Zarr array."""
     zarr.create_array(folder, data=neighbour_table(views.means()), compressors=None)
 
 
 def read_neighbours(folder: Path) -> np.ndarray:
-    """The table that `write_neighbours` wrote."""
+    """Read the kNN table that `write_neighbours` wrote, (n, k) int64."""
     return np.asarray(zarr.open_array(folder, mode="r"))
 
 
 @dataclass(frozen=True)
 class StuffSegmentShard:
-    """One shard's work: images, the trained model's file, settings, which backbone."""
+    """Arguments of a stuff_segments shard; `images` has IMAGES_SCHEMA."""
 
     images: pa.Table
     model_file: Path
     settings: SegmentationSettings
-    backbone: str
-    device: str
-    cache_folder: Path
+    backbone: BackboneRef
 
 
 @lru_cache(maxsize=1)
@@ -116,8 +113,8 @@ def _cached_model(path: Path) -> StegoModel:
 
 
 def stuff_segment_shard(work: StuffSegmentShard, folder: Path) -> dict[str, float]:
-    """Write `segments.arrow` (STUFF_SCHEMA): one row for each stuff cluster of an image."""
-    backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
+    """Write `segments.arrow` (STUFF_SCHEMA): one row a stuff cluster of an image."""
+    backbone = work.backbone.load()
     model = _cached_model(work.model_file)
     images = work.images.select(["image_id", "source", "path"]).to_pylist()
 
@@ -130,7 +127,7 @@ def stuff_segment_shard(work: StuffSegmentShard, folder: Path) -> dict[str, floa
         image_id, scores = scored_image
         return stuff_rows(image_id, choose_clusters(scores, work.settings))
 
-    # This thread runs the network, the others the CRF of the images before.
+    # This thread runs the network, the others the CRF of earlier images.
     rows = [row for image_rows in map_images(rows_of, scored()) for row in image_rows]
     write_table(stuff_table(rows), folder / "segments.arrow")
     return {"images": len(images), "segments": len(rows)}

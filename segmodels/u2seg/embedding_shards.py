@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from segmodels.backbones.feature_shards import cached_backbone
+from segmodels.backbones.ref import BackboneRef
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import decode_masks, group_by_image
 from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
@@ -20,14 +20,12 @@ class EmbeddingShard:
     images: pa.Table
     instances: pa.Table
     settings: EmbeddingSettings
-    backbone: str
-    device: str
-    cache_folder: Path
+    backbone: BackboneRef
 
 
 def embed_shard(work: EmbeddingShard, folder: Path) -> dict[str, float]:
     """Write `embeddings.zarr` (embeddings, instance_id) of one shard; returns counts."""
-    backbone = cached_backbone(work.backbone, work.device, work.cache_folder)
+    backbone = work.backbone.load()
     by_image = group_by_image(work.instances)
     vectors, ids = [], []
     for row in work.images.select(["image_id", "source", "path"]).to_pylist():

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
+from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.feature_shards import (
     FeatureSettings,
     FeatureShard,
     extract_shard,
     open_features,
 )
+from segmodels.backbones.ref import BackboneRef
 from segmodels.cutler.maskcut_shards import (
     MaskCutChoices,
     MaskCutShard,
@@ -24,7 +26,7 @@ from segmodels.datasets.images import IMAGES_SCHEMA
 from segmodels.formats.arrow import read_table
 from segmodels.formats.masks import decode_masks
 from segmodels.stego.crops import NUM_VIEWS
-from segmodels.stego.features import FeatureSettings as ViewSettings
+from segmodels.stego.features import ViewSettings
 from segmodels.stego.shards import (
     StoredViews,
     StuffFeatureShard,
@@ -36,6 +38,8 @@ from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_e
 from segmodels.u2seg.embeddings import EmbeddingSettings
 
 FEATURES = FeatureSettings(backbone="embedded", image_size=64, batch_size=2, device="cpu")
+
+BACKBONE = BackboneRef("embedded")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,9 @@ def images(tmp_path_factory):
 
 def features_of(images, folder, settings=FEATURES):
     folder.mkdir()
-    assert extract_shard(FeatureShard(images, settings, folder), folder) == {"images": len(images)}
+    assert extract_shard(FeatureShard(images, settings, BACKBONE), folder) == {
+        "images": len(images)
+    }
     return open_features(folder)
 
 
@@ -121,8 +127,8 @@ def test_a_shard_on_disk_is_the_same_bytes_twice(images, tmp_path):
 
 
 def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
-    extract_shard(FeatureShard(images, FEATURES, tmp_path), tmp_path)
-    settings = MaskCutChoices().for_backbone(image_size=64, tau=0.2, center_keys=True)
+    extract_shard(FeatureShard(images, FEATURES, BACKBONE), tmp_path)
+    settings = MaskCutChoices().with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
     contents = []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -134,8 +140,8 @@ def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def masks(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
-    extract_shard(FeatureShard(images, FEATURES, folder), folder)
-    settings = MaskCutChoices(max_masks=2).for_backbone(image_size=64, tau=0.2, center_keys=True)
+    extract_shard(FeatureShard(images, FEATURES, BACKBONE), folder)
+    settings = MaskCutChoices(max_masks=2).with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
     counts = maskcut_shard(MaskCutShard(images, folder, settings), folder)
     table = read_table(folder / "masks.arrow")
     assert counts["masks"] == table.num_rows > 0
@@ -164,7 +170,7 @@ def test_embeddings_join_in_the_order_of_the_shards(images, masks, tmp_path):
         keep = pa.array([i in wanted for i in masks["image_id"].to_pylist()])
         folder = tmp_path / name
         folder.mkdir()
-        work = EmbeddingShard(rows, masks.filter(keep), settings, "embedded", "cpu", tmp_path)
+        work = EmbeddingShard(rows, masks.filter(keep), settings, BACKBONE)
         assert embed_shard(work, folder) == {"instances": keep.to_pylist().count(True)}
         folders.append(folder)
     vectors, ids = read_embeddings(folders)
@@ -173,9 +179,7 @@ def test_embeddings_join_in_the_order_of_the_shards(images, masks, tmp_path):
 
 
 def test_no_instances_give_an_empty_shard(images, masks, tmp_path):
-    work = EmbeddingShard(
-        images, masks.slice(0, 0), EmbeddingSettings(), "embedded", "cpu", tmp_path
-    )
+    work = EmbeddingShard(images, masks.slice(0, 0), EmbeddingSettings(), BACKBONE)
     assert embed_shard(work, tmp_path) == {"instances": 0}
     vectors, ids = read_embeddings([tmp_path])
     assert (len(vectors), len(ids)) == (0, 0)
@@ -186,7 +190,7 @@ def test_stored_views_read_as_one_array_over_shards(images, tmp_path):
     for name, rows in (("a", images.slice(0, 2)), ("b", images.slice(2))):
         folder = tmp_path / name
         folder.mkdir()
-        work = StuffFeatureShard(rows, ViewSettings(size=32), "embedded", "cpu", tmp_path)
+        work = StuffFeatureShard(rows, ViewSettings(size=32), BACKBONE)
         assert stuff_feature_shard(work, folder)["views"] == len(rows) * NUM_VIEWS
         folders.append(folder)
     views = StoredViews(folders)

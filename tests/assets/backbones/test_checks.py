@@ -15,7 +15,8 @@ from assets.backbones.checks import (
     dino_features_quality,
 )
 from assets.backbones.dino_backbone import dino_backbone
-from assets.backbones.dino_features import Weights, dino_features
+from assets.backbones.dino_features import dino_features
+from assets.backbones.weights import Weights
 from assets.data.images import InputPaths, images
 from assets.stages.shards import ShardRunner
 from assets.stages.store import Dataset, Store

@@ -9,17 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from assets.backbones.dino_features import (
+from assets.backbones.dino_features import dino_features
+from assets.backbones.weights import (
     Weights,
-    backbone_choice,
-    dino_features,
-    stuff_backbone_choice,
+    backbone_name,
+    dataset_backbone,
+    maskcut_advice,
+    stuff_backbone,
 )
 from assets.data.images import InputPaths, images
 from assets.stages.shards import ShardRunner
 from assets.stages.store import Dataset, Store
 from segmodels.backbones import load_backbone
-from segmodels.backbones.registry import stuff_name
+from segmodels.backbones.advice import MaskCutAdvice
+from segmodels.backbones.ref import BackboneRef
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.backbones.weights import weights_digest
 
@@ -67,22 +70,21 @@ def test_official_weights_in_the_cache_are_used(state, tmp_path):
     name = f"dino_vitb8@sha256:{hashlib.sha256(content).hexdigest()}"
     store, outcome = materialise(tmp_path, name)
     assert outcome.success
-    own = backbone_choice(store)
-    assert own.digest == weights_digest(state)
     weights = Weights(cache_folder=str(tmp_path / "cache"))
-    assert stuff_backbone_choice(store, weights, print) == own
-
-
-def test_a_hash_after_the_name_does_not_change_where_stuff_is_learned_from():
-    assert stuff_name(f"embedded@sha256:{'0' * 64}") == stuff_name("embedded") == "embedded_dino"
-    assert stuff_name(f"dino_vitb8@sha256:{'0' * 64}") == f"dino_vitb8@sha256:{'0' * 64}"
+    own = dataset_backbone(store, weights)
+    assert own == BackboneRef(name, "cpu", tmp_path / "cache", weights_digest(state))
+    assert backbone_name(store) == name
+    # What the weights recommend, at the size of the features.
+    assert maskcut_advice(store) == MaskCutAdvice(32, 0.15, center_keys=False)
+    assert stuff_backbone(store, weights, print) == own
 
 
 def test_stuff_is_learned_from_the_embedded_weights_companion(tmp_path):
     store, outcome = materialise(tmp_path, "embedded")
     assert outcome.success
-    own = backbone_choice(store)
-    chosen = stuff_backbone_choice(store, Weights(cache_folder=str(tmp_path / "cache")), print)
+    weights = Weights(cache_folder=str(tmp_path / "cache"))
+    own = dataset_backbone(store, weights)
+    chosen = stuff_backbone(store, weights, print)
     companion = load_backbone("embedded_dino")
     assert own.digest == load_backbone("embedded").digest != companion.digest
     assert chosen == replace(own, name="embedded_dino", digest=companion.digest)
@@ -93,3 +95,17 @@ def test_weights_with_another_hash_end_the_run_with_a_sentence(tmp_path):
     _, outcome = materialise(tmp_path, f"dino_vitb8@sha256:{'0' * 64}")
     failure = outcome.failure_data_for_node("dino_features")
     assert "correct the hash after @sha256:" in failure.error.cause.message
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sentence"),
+    [
+        ("dino_vits", "unknown backbone 'dino_vits': give one of embedded, embedded_dino,"),
+        ("dino_resnet50", "dino_resnet50 is a ResNet and has no attention keys"),
+        ("dino_vitb8@sha256:12", "after @sha256: come the 64 hexadecimal digits"),
+    ],
+)
+def test_a_wrong_name_ends_the_run_with_a_sentence(tmp_path, backbone, sentence):
+    _, outcome = materialise(tmp_path, backbone)
+    failure = outcome.failure_data_for_node("dino_features")
+    assert sentence in failure.error.cause.message

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from segmodels.backbones import load_backbone
+from segmodels.backbones.cache import WeightsUnavailableError, cached_names, locate_weights
 from segmodels.backbones.download import fetch
 from segmodels.backbones.feature_shards import (
     FeatureSettings,
@@ -27,13 +28,8 @@ from segmodels.backbones.feature_shards import (
 )
 from segmodels.backbones.file_digests import WeightsMismatchError
 from segmodels.backbones.pixels import normalised_pixels, resize_square
-from segmodels.backbones.registry import (
-    OFFICIAL,
-    UnknownBackboneError,
-    WeightsUnavailableError,
-    cached_names,
-    locate_weights,
-)
+from segmodels.backbones.ref import BackboneRef
+from segmodels.backbones.registry import REGISTRY, UnknownBackboneError
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.backbones.weights import WeightsFormatError, weights_digest
 
@@ -125,7 +121,9 @@ def test_the_features_stage_takes_it_from_the_cache(cache: Path, tmp_path: Path)
     Image.fromarray(image).save(tmp_path / "one.png")
     images = pa.table({"image_id": [7], "source": [str(tmp_path)], "path": ["one.png"]})
     settings = FeatureSettings(NAME, image_size=48, batch_size=1, device="cpu")
-    extract_shard(FeatureShard(images, settings, cache), tmp_path / "shard")
+    extract_shard(
+        FeatureShard(images, settings, BackboneRef(NAME, cache_folder=cache)), tmp_path / "shard"
+    )
     pixels = torch.as_tensor(normalised_pixels(resize_square(image, 48))[None])
     expected = load_backbone(NAME, cache_folder=cache).extract(pixels).keys[0]
     got = open_features(tmp_path / "shard").keys[0]
@@ -367,7 +365,7 @@ def test_a_cache_that_takes_no_record_still_serves(cache: Path) -> None:
 
 
 def test_cached_files_have_names_of_their_own() -> None:
-    assert len({place.rsplit("/", 1)[-1] for place in OFFICIAL.values()}) == len(OFFICIAL)
+    assert len({entry.file_name for entry in REGISTRY.values()}) == len(REGISTRY)
 
 
 def test_what_the_cache_holds_is_listed_by_name(cache: Path) -> None:

@@ -1,5 +1,6 @@
 """Loading backbones: key layouts, strictness, safety and names."""
 
+import doctest
 import pickle
 import re
 from argparse import Namespace
@@ -13,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
+from segmodels.backbones import backbone as backbone_module
 from segmodels.backbones import load_backbone
 from segmodels.backbones.layouts import official_layout
 from segmodels.backbones.pixels import normalised_pixels
-from segmodels.backbones.registry import OFFICIAL, UnknownBackboneError
+from segmodels.backbones.registry import REGISTRY, UnknownBackboneError
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.backbones.weights import WeightsFormatError, weights_digest
 
@@ -309,7 +311,7 @@ def test_damaged_files_are_refused(suffix: str, tmp_path: Path) -> None:
 def test_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(UnknownBackboneError) as caught:
         load_backbone("dino_vits14")
-    for name in ("'dino_vits14'", "embedded", *OFFICIAL):
+    for name in ("'dino_vits14'", *REGISTRY):
         assert name in str(caught.value)
 
 
@@ -344,3 +346,7 @@ def test_untrained_is_the_same_network_with_other_weights(
     assert trained.digest == weights_digest(state)
     assert untrained.digest == trained.untrained(1).digest != trained.untrained(2).digest
     assert torch.isfinite(untrained.extract(torch.zeros(1, 3, 64, 64)).cls).all()
+
+
+def test_the_documented_example_runs() -> None:
+    assert doctest.testmod(backbone_module) == (0, 5)

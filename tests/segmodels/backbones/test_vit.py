@@ -17,6 +17,7 @@ from transformers import (
     ViTModel,
 )
 
+from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.backbone import Backbone, build_model
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 
@@ -34,7 +35,7 @@ def random_model(shape: ViTShape = SHAPE, seed: int = 0) -> VisionTransformer:
 
 
 def as_backbone(model: VisionTransformer) -> Backbone:
-    return Backbone("test", model, image_size=32, tau=0.15, center_keys=False)
+    return Backbone("test", model, MaskCutAdvice(32, 0.15))
 
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "patch_size": 8}

@@ -171,7 +171,8 @@ def test_presets_are_the_published_rows():
         Term(0.25, 0.02),
         Term(0.67, 0.08),
     )
-    assert loss_preset("auto", "dino_vitb8") is LOSS_PRESETS["coco_vitb_10_3"]
+    for name in ("dino_vitb8", f"dino_vitb8@sha256:{'0' * 64}"):
+        assert loss_preset("auto", name) is LOSS_PRESETS["coco_vitb_10_3"]
     assert loss_preset("auto", "embedded").shift == "quantile"
     with pytest.raises(ValueError, match="coco_vits_10_3"):
         loss_preset("coco")

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.formats.stuff import (
@@ -16,7 +17,7 @@ from segmodels.formats.stuff import (
     stuff_rows,
     stuff_table,
 )
-from segmodels.stego.features import FeatureSettings, mean_features, neighbour_table, stego_features
+from segmodels.stego.features import ViewSettings, mean_features, neighbour_table, stego_features
 from segmodels.stego.loss import LossSettings, Term
 from segmodels.stego.model import StegoModel
 from segmodels.stego.segmentation import (
@@ -44,14 +45,14 @@ def backbone() -> Backbone:
         ViTShape(patch_size=8, dim=24, depth=1, num_heads=2, grid=8, hidden_dim=48)
     )
     model.initialise(torch.Generator().manual_seed(0))
-    return Backbone("small", model, image_size=64, tau=0.2, center_keys=False)
+    return Backbone("small", model, MaskCutAdvice(64, 0.2))
 
 
 @pytest.fixture(scope="module")
 def model(backbone: Backbone) -> StegoModel:
     views = np.concatenate(
         [
-            stego_features(two_colours(60, 80, split, seed=split), backbone, FeatureSettings(64))
+            stego_features(two_colours(60, 80, split, seed=split), backbone, ViewSettings(64))
             for split in (20, 40, 60)
         ]
     )

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.pixels import normalised_pixels
 from segmodels.backbones.vit import VisionTransformer, ViTShape
@@ -17,7 +18,7 @@ from segmodels.stego.crops import (
     working_size,
 )
 from segmodels.stego.features import (
-    FeatureSettings,
+    ViewSettings,
     mean_features,
     neighbour_table,
     stego_features,
@@ -76,19 +77,19 @@ def backbone() -> Backbone:
         ViTShape(patch_size=8, dim=24, depth=2, num_heads=2, grid=4, hidden_dim=48)
     )
     model.initialise(torch.Generator().manual_seed(0))
-    return Backbone("small", model, image_size=32, tau=0.2, center_keys=False)
+    return Backbone("small", model, MaskCutAdvice(32, 0.2))
 
 
 def test_features_are_the_tokens_of_the_six_views(backbone: Backbone):
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-    features = stego_features(image, backbone, FeatureSettings(size=32))
+    features = stego_features(image, backbone, ViewSettings(size=32))
     assert features.shape == (6, 4, 4, 24)
     assert features.dtype == np.float16
     views = training_views(image, 32, crop_ratio=0.5, resample="bilinear")
     pixels = torch.from_numpy(np.stack([normalised_pixels(view) for view in views]))
     np.testing.assert_allclose(features, backbone.extract(pixels).tokens, atol=2e-3)
     with pytest.raises(ValueError, match="multiple of the patch size 8, got 30"):
-        stego_features(image, backbone, FeatureSettings(size=30))
+        stego_features(image, backbone, ViewSettings(size=30))
 
 
 def test_mean_features_by_hand():

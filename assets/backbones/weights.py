@@ -1,0 +1,85 @@
+"""The resource that finds backbone weights, and the backbones that a dataset's stages use."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.stages.store import Store
+from segmodels.backbones.ref import BackboneRef
+from segmodels.backbones.registry import stuff_name
+
+if TYPE_CHECKING:
+    from segmodels.backbones.advice import MaskCutAdvice
+    from segmodels.backbones.backbone import Backbone
+
+Log = Callable[[str], None]
+
+
+class Weights(dg.ConfigurableResource):
+    """Where named backbone weights are cached."""
+
+    cache_folder: str
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder as a path."""
+        return Path(self.cache_folder).expanduser()
+
+    def ref(self, name: str, device: str = "cpu", digest: str | None = None) -> BackboneRef:
+        """Refer to a backbone of this cache, without looking for it."""
+        return BackboneRef(name, device, self.folder, digest)
+
+    def load(self, ref: BackboneRef, log: Log) -> "Backbone":
+        """Load a backbone; official weights that are not cached yet are fetched.
+
+        Args:
+            ref: which backbone.
+            log: receives lines of a download's progress.
+
+        Raises:
+            dg.Failure: the name is unknown, or its weights are unavailable or changed.
+        """
+        from segmodels.backbones.cache import locate_weights
+
+        try:
+            locate_weights(ref.name, ref.cache_folder, kind="vit", log=log)
+            return ref.load()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise dg.Failure(str(error)) from error
+
+    def find(self, name: str, device: str, log: Log) -> BackboneRef:
+        """Refer to the weights behind a name, by the digest that they have now.
+
+        Raises:
+            dg.Failure: see `load`.
+        """
+        return self.ref(name, device, self.load(self.ref(name), log).digest)
+
+
+def backbone_name(store: Store) -> str:
+    """Name of the backbone that this dataset's features were computed with."""
+    return str(store.stage("dino_features").require().settings["backbone"])
+
+
+def maskcut_advice(store: Store) -> "MaskCutAdvice":
+    """What that backbone's weights recommend for MaskCut, at the image size of the features."""
+    from segmodels.backbones.advice import MaskCutAdvice
+
+    stored = store.stage("dino_features").require().summary["backbone"]
+    return MaskCutAdvice(stored["image_size"], stored["tau"], stored["center_keys"])
+
+
+def dataset_backbone(store: Store, weights: Weights) -> BackboneRef:
+    """The backbone that this dataset's features were computed with."""
+    version = store.stage("dino_features").require()
+    digest = version.summary["backbone"]["digest"]
+    return weights.ref(version.settings["backbone"], version.settings["device"], digest)
+
+
+def stuff_backbone(store: Store, weights: Weights, log: Log) -> BackboneRef:
+    """The backbone that STEGO learns from: the dataset's, or its companion for stuff."""
+    own = dataset_backbone(store, weights)
+    name = stuff_name(own.name)
+    return own if name == own.name else weights.find(name, own.device, log)
