@@ -1,15 +1,16 @@
-"""How well a backbone's keys cut objects out and its vectors tell classes, beside simpler features.
+"""Backbone quality: MaskCut's scores and k-NN purity, beside random weights and descriptors.
 
     python -m benchmarks backbone_quality --data ...   the tables
     python -m benchmarks.backbone_quality --data ...   trials: sizes, thresholds, centring
 
-The measures are `segmodels.diagnostics.backbone_quality`. Small sets tell variants apart, they
+The measures are `segmodels.diagnostics.backbone_quality`. Small image sets compare variants; they
 reproduce no paper.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -20,9 +21,11 @@ from PIL import Image
 from benchmarks.descriptors import DescriptorFeatures
 from benchmarks.options import Options
 from benchmarks.tables import Table
+from pipelines.settings import read_settings
 from segmodels.backbones import Backbone, load_backbone
+from segmodels.backbones.cache import cached_names
 from segmodels.backbones.pixels import resize_square
-from segmodels.backbones.registry import EMBEDDED, cached_names
+from segmodels.backbones.registry import EMBEDDED
 from segmodels.datasets.ground_truth import load_ground_truth
 from segmodels.datasets.sources import ImageSource, scan_sources
 from segmodels.diagnostics.backbone_quality import (
@@ -62,13 +65,13 @@ def run(options: Options) -> list[Table]:
     overlaps: dict[str, ObjectOverlaps] = {}
     instances: dict[str, InstanceQuality] = {}
     settings = []
-    for name in (EMBEDDED, RANDOM, DESCRIPTORS, *cached_names()):
-        say(f"backbone quality: {name}")
+    for name in (EMBEDDED, RANDOM, DESCRIPTORS, *cached_names(read_settings().backbone_cache)):
+        log(f"backbone quality: {name}")
         features = features_of(name)
         centred = ", centred keys" if features.center_keys else ""
         settings.append(f"{name} {features.image_size} px, tau {features.tau}{centred}")
         overlaps[name] = object_overlaps(features, photos, masks)
-        if (found := instance_quality(features, annotated, say)) is not None:
+        if (found := instance_quality(features, annotated, log)) is not None:
             instances[name] = found
     overlaps[SALIENCY] = saliency_overlaps(photos, masks)
     return [
@@ -78,19 +81,21 @@ def run(options: Options) -> list[Table]:
 
 
 def features_of(name: str) -> PatchFeatures:
-    """What is measured under a name; random weights take the embedded backbone's settings."""
+    """Features by name; random weights take the embedded backbone's settings."""
     return DescriptorFeatures() if name == DESCRIPTORS else BackboneFeatures(backbone_of(name))
 
 
 def backbone_of(name: str) -> Backbone:
     """Load a backbone by its name, or draw random weights."""
-    return load_backbone(EMBEDDED).untrained(0) if name == RANDOM else load_backbone(name)
+    if name == RANDOM:
+        return load_backbone(EMBEDDED).untrained(0)
+    return load_backbone(name, cache_folder=read_settings().backbone_cache)
 
 
 def saliency_overlaps(
     photos: Sequence[NDArray[np.uint8]], masks: Sequence[NDArray[np.bool_]]
 ) -> ObjectOverlaps:
-    """What the pre-training's saliency finds by itself: one mask, at pre-training's own sizes."""
+    """Overlaps of pre-training's saliency alone: one mask, at pre-training's own sizes."""
     side, cells = _SIZES.photo_size, _SIZES.saliency.cells
     found = [
         overlap(salient_map(resize_square(photo, side), cells) > 127, patch_truth(mask, cells))
@@ -100,7 +105,7 @@ def saliency_overlaps(
 
 
 def object_table(found: Mapping[str, ObjectOverlaps], count: int, settings: str) -> Table:
-    """The table of ECSSD, each row beside the embedded backbone's."""
+    """Table of ECSSD, each row with its difference from the embedded backbone's."""
     ours, each = found[EMBEDDED], np.arange(count)
     rows = []
     for name, scores in found.items():
@@ -120,7 +125,7 @@ def object_table(found: Mapping[str, ObjectOverlaps], count: int, settings: str)
 
 
 def instance_table(found: Mapping[str, InstanceQuality], count: int) -> Table:
-    """The table of COCO, in percent, each row beside the embedded backbone's."""
+    """Table of COCO in percent, each row with its difference from the embedded backbone's."""
     rows = []
     for name, scores in found.items():
         ours, theirs = found[EMBEDDED].neighbours, scores.neighbours
@@ -139,20 +144,20 @@ def instance_table(found: Mapping[str, InstanceQuality], count: int) -> Table:
 
 
 def difference(more: Scores, image_ids: NDArray[np.integer], digits: int) -> str:
-    """Mean of paired differences with its interval, those that are NaN left out; "-" of nothing."""
-    asked = ~np.isnan(more)
-    if not asked.any():
+    """Mean of paired differences with its interval, without those that are NaN; "-" of none."""
+    known = ~np.isnan(more)
+    if not known.any():
         return "-"
-    low, high = paired_interval(more[asked], image_ids[asked])
-    return f"{more[asked].mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    low, high = paired_interval(more[known], image_ids[known])
+    return f"{more[known].mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def paired_interval(
     differences: Scores, image_ids: NDArray[np.integer], seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean difference, by resampling photographs with all that is in them."""
-    _, places = np.unique(image_ids, return_inverse=True)
-    sums, counts = np.bincount(places, differences), np.bincount(places)
+    """95 % bootstrap interval of the mean difference; images are resampled with their instances."""
+    _, image_of = np.unique(image_ids, return_inverse=True)
+    sums, counts = np.bincount(image_of, differences), np.bincount(image_of)
     chosen = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -171,7 +176,7 @@ def photographs(data: Path, limit: int) -> tuple[list[NDArray[np.uint8]], list[N
 
 
 def coco_images(data: Path, limit: int | None) -> list[AnnotatedImage]:
-    """COCO's photographs with their instances; all, or the first few."""
+    """COCO's images with their instances; all, or the first few."""
     folder = data / "data" / "coco"
     source = ImageSource(
         str(folder / "images" / "train2017"),
@@ -181,8 +186,8 @@ def coco_images(data: Path, limit: int | None) -> list[AnnotatedImage]:
     return list(annotated_images(table, load_ground_truth([source], table)))
 
 
-def say(line: str) -> None:
-    """Tell progress where it does not mix with tables."""
+def log(line: str) -> None:
+    """Log progress to the error stream, apart from the tables."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -201,11 +206,11 @@ def main() -> None:
     annotated = coco_images(given.data, given.coco) if given.coco else []
     for name, size in product(given.backbones, given.sizes):
         backbone = backbone_of(name)
-        # As if the weights recommended it: crops of instances follow too.
-        backbone.image_size = size
+        # As if the weights recommended it: crops of instances take this size too.
+        backbone.advice = replace(backbone.advice, image_size=size)
         features = BackboneFeatures(backbone)
         keys = [features.keys(image) for image in images]
-        neighbours = class_neighbours(features, annotated, say)
+        neighbours = class_neighbours(features, annotated, log)
         for tau, center in product(given.taus, given.center):
             features.tau, features.center_keys = tau, bool(center)
             scores = keys_overlaps(keys, masks, tau=tau, center=bool(center))
@@ -220,8 +225,8 @@ def main() -> None:
 def coco_trial(
     features: PatchFeatures, annotated: Sequence[AnnotatedImage], neighbours: ClassNeighbours
 ) -> str:
-    """The end of a trial's line: scores on COCO, "" without photographs."""
-    scores = mask_scores(features, annotated, say)
+    """The end of a trial's line: scores on COCO, "" without images."""
+    scores = mask_scores(features, annotated, log)
     if scores is None:
         return ""
     return (

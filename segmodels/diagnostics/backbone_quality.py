@@ -1,7 +1,6 @@
-"""How good a backbone is for this pipeline: do its keys cut objects out, do alike objects lie near.
+"""Backbone quality: MaskCut's scores with its keys, and the k-NN purity of its instance vectors.
 
-Any source of patch features is measured the same way, by what MaskCut makes of its keys without a
-CRF and by the classes of neighbouring instance vectors. No label reaches the features themselves.
+Any source of patch features is measured alike, MaskCut without its CRF. Labels only score.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from PIL import Image
 
 from kernels import rle
 from kernels.ncut import maskcut
-from kernels.ncut.affinity import center_keys
+from kernels.ncut.keys import center_keys
 from segmodels.cutler.maskcut import MaskCutSettings, discover_masks
 from segmodels.datasets.ground_truth import GroundTruth
 from segmodels.diagnostics.patch_features import Keys, Masks, PatchFeatures
@@ -30,16 +29,16 @@ from segmodels.formats.decode import read_image
 NEIGHBOURS = 5
 OBJECT_MASKS = 3
 DETECTIONS = (3, 10)
-# COCO's bound of "small": a crop of fewer pixels shows no class.
+# COCO's bound of "small": smaller crops hardly show their class.
 SMALLEST_AREA = 32**2
 
-Say = Callable[[str], None]
-_REPORT_EVERY = 50
+Log = Callable[[str], None]
+_LOG_EVERY = 50
 
 
 @dataclass(frozen=True, eq=False)
 class ObjectOverlaps:
-    """IoU of each photograph of one object: of the first mask, and of the best of three."""
+    """IoU (n,) of each image's first mask, and of its best of three, with the only object."""
 
     first: NDArray[np.float64]
     best: NDArray[np.float64]
@@ -47,13 +46,7 @@ class ObjectOverlaps:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """One photograph whose instances are known.
-
-    Attributes:
-        image_id: its id.
-        image: (H, W, 3) uint8 RGB.
-        rows: true instances, COCO annotation rows.
-    """
+    """An image (H, W, 3) uint8 RGB with its true instances, COCO annotation rows."""
 
     image_id: int
     image: NDArray[np.uint8]
@@ -62,12 +55,12 @@ class AnnotatedImage:
 
 @dataclass(frozen=True, eq=False)
 class ClassNeighbours:
-    """Which classes lie near each true instance that is large enough to show its own.
+    """Classes of the nearest neighbours of true instances that are not small.
 
     Attributes:
-        shares: (m,) share, 0 to 1, of the nearest neighbours that have the instance's class; NaN
-            where that class occurs in no other image.
-        image_ids: (m,) where each instance is.
+        shares: (m,) share, 0 to 1, of an instance's neighbours that have its class; NaN where that
+            class occurs in no other image.
+        image_ids: (m,) image of each instance.
     """
 
     shares: NDArray[np.float64]
@@ -76,8 +69,8 @@ class ClassNeighbours:
     @property
     def purity(self) -> float:
         """Mean share in percent; NaN where no class occurs in two images."""
-        asked = self.shares[~np.isnan(self.shares)]
-        return 100 * float(asked.mean()) if len(asked) else float("nan")
+        known = self.shares[~np.isnan(self.shares)]
+        return 100 * float(known.mean()) if len(known) else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +78,9 @@ class InstanceQuality:
     """Scores on annotated instances, in percent.
 
     Attributes:
-        ar3, ar10: class-agnostic average recall (IoU 0.5 to 0.95) of MaskCut's first masks.
-        ap50: class-agnostic average precision of ten masks, the first cut first.
-        neighbours: of the instances' vectors, see `class_neighbours`.
+        ar3, ar10: class-agnostic average recall (IoU 0.5 to 0.95) of MaskCut's first 3 or 10 masks.
+        ap50: class-agnostic average precision of 10 masks, ranked in the order of the cuts.
+        neighbours: see `class_neighbours`.
     """
 
     ar3: float
@@ -104,10 +97,10 @@ class InstanceQuality:
 def object_overlaps(
     features: PatchFeatures, images: Iterable[NDArray[np.uint8]], masks: Iterable[Masks]
 ) -> ObjectOverlaps:
-    """Cut photographs of one object each.
+    """Score MaskCut on images of one object each.
 
     Args:
-        features: what is measured.
+        features: source of the keys.
         images: (H, W, 3) uint8 RGB each.
         masks: (H, W) bool each, the true object.
     """
@@ -118,15 +111,15 @@ def object_overlaps(
 def keys_overlaps(
     keys: Iterable[Keys], masks: Iterable[Masks], *, tau: float, center: bool
 ) -> ObjectOverlaps:
-    """Do as `object_overlaps` for keys (g, g, d) that are at hand."""
+    """Score MaskCut on given keys (g, g, d); see `object_overlaps`."""
     scores = []
-    for key, mask in zip(keys, masks, strict=True):
-        truth = patch_truth(mask, key.shape[0])
+    for key, object_mask in zip(keys, masks, strict=True):
+        truth = patch_truth(object_mask, key.shape[0])
         chosen = center_keys(key) if center else key
         found = maskcut(
             chosen.reshape(truth.size, -1), truth.shape, tau=tau, max_masks=OBJECT_MASKS
         ).masks
-        overlaps = [overlap(one, truth) for one in found]
+        overlaps = [overlap(mask, truth) for mask in found]
         scores.append((overlaps[0], max(overlaps)))
     first, best = np.array(scores, np.float64).reshape(-1, 2).T
     return ObjectOverlaps(first, best)
@@ -155,29 +148,26 @@ def annotated_images(table: pa.Table, ground_truth: GroundTruth) -> Iterator[Ann
 
 
 def instance_quality(
-    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
+    features: PatchFeatures, images: Sequence[AnnotatedImage], log: Log = lambda _: None
 ) -> InstanceQuality | None:
-    """Measure recall, precision and neighbours on annotated photographs.
+    """Measure recall, precision and purity; None where no image has an instance.
 
     Args:
-        features: what is measured.
-        images: the photographs.
-        on_progress: receives a line now and then.
-
-    Returns:
-        The scores, or None where no photograph has an instance.
+        features: source of the keys and of the instances' vectors.
+        images: what is measured on.
+        log: receives a sentence every 50 images.
     """
-    scores = mask_scores(features, images, on_progress)
+    scores = mask_scores(features, images, log)
     if scores is None:
         return None
-    neighbours = class_neighbours(features, images, on_progress)
+    neighbours = class_neighbours(features, images, log)
     return InstanceQuality(scores.recall[3], scores.recall[10], scores.ap50, neighbours)
 
 
 def mask_scores(
-    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
+    features: PatchFeatures, images: Sequence[AnnotatedImage], log: Log = lambda _: None
 ) -> AveragePrecision | None:
-    """Score what MaskCut finds, whatever its class; None where no photograph has an instance."""
+    """Score MaskCut's masks class-agnostically; None where no image has an instance."""
     settings = MaskCutSettings(
         image_size=features.image_size,
         tau=features.tau,
@@ -187,40 +177,40 @@ def mask_scores(
     )
     found = [
         row
-        for one in _reported(images, "cut", on_progress)
-        for row in _found_rows(one, features, settings)
+        for image in _logged(images, "cut", log)
+        for row in _found_rows(image, features, settings)
     ]
     return average_precision(
         merge_classes(found),
-        merge_classes(row for one in images for row in one.rows),
-        {one.image_id: one.image.shape[:2] for one in images},
+        merge_classes(row for image in images for row in image.rows),
+        {image.image_id: image.image.shape[:2] for image in images},
         kind="mask",
         max_detections=DETECTIONS,
     )
 
 
 def class_neighbours(
-    features: PatchFeatures, images: Sequence[AnnotatedImage], on_progress: Say = lambda _: None
+    features: PatchFeatures, images: Sequence[AnnotatedImage], log: Log = lambda _: None
 ) -> ClassNeighbours:
     """Find the 5 nearest neighbours, by cosine, of each true instance's vector.
 
-    Crowds, and instances smaller than COCO's bound of "small", are left out.
+    Crowds and COCO's small instances are left out.
     """
     vectors, class_ids, image_ids = [], [], []
-    for one in _reported(images, "embedded", on_progress):
-        rows = [row for row in one.rows if not row["iscrowd"]]
+    for image in _logged(images, "embedded", log):
+        rows = [row for row in image.rows if not row["iscrowd"]]
         counts = [row["segmentation"]["counts"].encode() for row in rows]
-        masks = rle.decode(counts, *one.image.shape[:2])
+        masks = rle.decode(counts, *image.image.shape[:2])
         large = masks.sum(axis=(1, 2)) >= SMALLEST_AREA
         if large.any():
-            vectors.append(features.embed(one.image, masks[large]))
+            vectors.append(features.embed(image.image, masks[large]))
         class_ids += [row["category_id"] for row, kept in zip(rows, large, strict=True) if kept]
-        image_ids += [one.image_id] * int(large.sum())
+        image_ids += [image.image_id] * int(large.sum())
     if not image_ids:
         return ClassNeighbours(np.zeros(0), np.zeros(0, np.int64))
-    places = np.array(image_ids, np.int64)
-    shares = neighbour_shares(np.concatenate(vectors), np.array(class_ids), places)
-    return ClassNeighbours(shares, places)
+    ids = np.array(image_ids, np.int64)
+    shares = neighbour_shares(np.concatenate(vectors), np.array(class_ids), ids)
+    return ClassNeighbours(shares, ids)
 
 
 def neighbour_shares(
@@ -229,12 +219,12 @@ def neighbour_shares(
     image_ids: NDArray[np.integer],
     k: int = NEIGHBOURS,
 ) -> NDArray[np.float64]:
-    """Share of each instance's nearest neighbours, among those of other images, of its class.
+    """Share of each instance's k nearest neighbours in other images that have its class.
 
     Args:
         vectors: (m, d), compared by cosine.
         class_ids: (m,).
-        image_ids: (m,); neighbours within one image share its light and place, and do not count.
+        image_ids: (m,); instances of one image share its light and scene, and do not count.
         k: neighbours; fewer where other images have fewer instances.
 
     Returns:
@@ -250,29 +240,27 @@ def neighbour_shares(
     return np.where(alike.any(axis=1), found / np.maximum(counted, 1), np.nan)
 
 
-def _reported(
-    images: Sequence[AnnotatedImage], done: str, on_progress: Say
-) -> Iterator[AnnotatedImage]:
-    """Hand out the images, with a line now and then."""
-    for number, one in enumerate(images, start=1):
-        yield one
-        if number % _REPORT_EVERY == 0:
-            on_progress(f"backbone quality: {done} {number} of {len(images)} images")
+def _logged(images: Sequence[AnnotatedImage], done: str, log: Log) -> Iterator[AnnotatedImage]:
+    """Yield the images, and log progress."""
+    for number, image in enumerate(images, start=1):
+        yield image
+        if number % _LOG_EVERY == 0:
+            log(f"backbone quality: {done} {number} of {len(images)} images")
 
 
 def _found_rows(
-    one: AnnotatedImage, features: PatchFeatures, settings: MaskCutSettings
+    image: AnnotatedImage, features: PatchFeatures, settings: MaskCutSettings
 ) -> list[Row]:
-    """MaskCut's masks as COCO result rows, earlier cuts with the higher score."""
-    found = discover_masks([one.image], features.keys(one.image)[None], settings)[0].masks
+    """MaskCut's masks as COCO result rows; earlier cuts have the higher score."""
+    found = discover_masks([image.image], features.keys(image.image)[None], settings)[0].masks
     if not found:
         return []
-    size = list(one.image.shape[:2])
+    size = list(image.image.shape[:2])
     counts = rle.encode(np.stack([mask.mask for mask in found]))
     boxes = rle.bbox_xywh(counts, *size).tolist()
     return [
         {
-            "image_id": one.image_id,
+            "image_id": image.image_id,
             "category_id": 1,
             "bbox": box,
             "score": 1 / (1 + mask.repetition),

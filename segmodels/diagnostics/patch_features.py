@@ -1,4 +1,4 @@
-"""Features of an image's patches and instances, wherever they come from, to be measured alike."""
+"""Sources of patch features and instance vectors that backbone quality can measure."""
 
 from typing import Protocol
 
@@ -15,10 +15,10 @@ Masks = NDArray[np.bool_]
 
 
 class PatchFeatures(Protocol):
-    """What can be measured; image (H, W, 3) uint8 RGB.
+    """A source of features; images are (H, W, 3) uint8 RGB.
 
     Attributes:
-        image_size, tau, center_keys: what MaskCut uses with it.
+        image_size, tau, center_keys: MaskCut's settings for these features.
     """
 
     image_size: int
@@ -26,18 +26,18 @@ class PatchFeatures(Protocol):
     center_keys: bool
 
     def keys(self, image: NDArray[np.uint8]) -> Keys:
-        """Features (g, g, d) of the image's patches."""
+        """Patch features (g, g, d)."""
 
     def embed(self, image: NDArray[np.uint8], masks: Masks) -> NDArray[np.float32]:
-        """One vector (m, d) of each instance; masks (m, H, W), m at least 1, none empty."""
+        """Instance vectors (m, d); masks (m, H, W), m at least 1, none empty."""
 
 
 class BackboneFeatures:
-    """A backbone as stages use it by default: its keys, and the CLS token of masked boxes.
+    """A backbone's features as the stages compute them by default: keys, and CLS of masked boxes.
 
     Args:
-        backbone: what is measured.
-        image_size: side of the square that keys are computed at, px; 0: the backbone's own.
+        backbone: source of the features.
+        image_size: side of the square that keys are computed at, px; 0 takes the recommended.
     """
 
     def __init__(self, backbone: Backbone, image_size: int = 0) -> None:
