@@ -137,6 +137,11 @@ def spread(table: pa.Table, count: int) -> pa.Table:
 
 
 def _read(row: Mapping[str, Any]) -> np.ndarray:
+    """An image for a preview, grey where its file cannot be read any more: the result is there."""
     from segmodels.formats.decode import read_image
+    from segmodels.formats.errors import UnreadableImageError
 
-    return read_image(row["source"], row["path"])
+    try:
+        return read_image(row["source"], row["path"])
+    except UnreadableImageError:
+        return np.full((row["height"], row["width"], 3), 127, np.uint8)

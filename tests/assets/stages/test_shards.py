@@ -115,15 +115,26 @@ def test_a_shard_that_lost_a_file_is_an_error_to_readers_and_mended_by_its_stage
     assert contents(version) == {0: "144", 1: "169"}
 
 
-def test_worker_processes_give_the_same_result(stage, tmp_path):
-    serial, _, _ = run(stage, [2, 3, 4])
-    other = Store(root=str(tmp_path / "other"), dataset=Dataset(name="numbers")).stage("squares")
-    parallel, computed, _ = run(other, [2, 3, 4], engine="processes")
-    assert computed == 3
-    assert contents(parallel) == contents(serial)
-    assert parallel.digest == serial.digest
+class TestConformance:
+    """What every engine must do alike."""
 
+    @pytest.fixture(params=["serial", "processes"])
+    def engine(self, request):
+        return request.param
 
-def test_a_failing_worker_process_raises_its_own_error(stage):
-    with pytest.raises(ValueError, match="must not be negative"):
-        run(stage, [-1, -2], engine="processes")
+    def test_shards_are_complete_in_order_and_named_by_their_input(self, stage, engine):
+        version, computed, _ = run(stage, [2, 3, 4], engine)
+        assert computed == 3
+        assert contents(version) == {0: "4", 1: "9", 2: "16"}
+        assert list(finished_shards(version).digests.values()) == [
+            digest_of(number) for number in (2, 3, 4)
+        ]
+        assert version.summary["totals"] == {"files": 3, "total": 29}
+
+    def test_a_failing_shard_raises_its_own_error_and_leaves_the_old_version(self, stage, engine):
+        before, _, _ = run(stage, [2, 3])
+        with pytest.raises(ValueError, match="must not be negative, got -1"):
+            run(stage, [2, -1, -1], engine)
+        assert stage.require() == before
+        assert contents(before) == {0: "4", 1: "9"}
+        assert list((stage.path / "shards").glob(".tmp-*")) == []
