@@ -1,4 +1,4 @@
-"""Stuff segments as table rows: one mask for each cluster that an image shows."""
+"""Stuff segments as table rows: one mask for each stuff cluster in an image."""
 
 from typing import Any
 
@@ -8,27 +8,31 @@ import pyarrow as pa
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, mask_row
 
 STUFF_SCHEMA = MASK_SCHEMA.append(pa.field("cluster_id", pa.int32()))
-"""The mask schema plus the stuff cluster, 0-based."""
+"""MASK_SCHEMA plus the stuff cluster, from 0."""
 
-_IDS_PER_IMAGE = 1000  # image ids are below 2^53, so that the product stays below 2^63
+_IDS_PER_IMAGE = 1000  # image ids are below 2^53: the product stays below 2^63
 
 
 def stuff_instance_id(image_id: int, cluster: int) -> int:
-    """Id of a stuff segment: unique, and negative, so that it never equals a thing's."""
+    """Id of a stuff segment: unique, and negative, so that it never equals a thing's.
+
+    Raises:
+        ValueError: the cluster is not in [0, 1000).
+    """
     if not 0 <= cluster < _IDS_PER_IMAGE:
         raise ValueError(f"a stuff cluster must be in [0, {_IDS_PER_IMAGE}), got {cluster}")
     return -(image_id * _IDS_PER_IMAGE + cluster) - 1
 
 
 def stuff_rows(image_id: int, clusters: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of STUFF_SCHEMA for one image, by rising cluster.
+    """Rows of STUFF_SCHEMA for one image, by ascending cluster.
 
     Args:
-        image_id: of the images table.
+        image_id: id in the images table.
         clusters: (H, W) unsigned int from `segment_stuff`.
 
     Returns:
-        One row a cluster that has a pixel.
+        One row for each cluster that has a pixel.
     """
     rows = []
     for cluster in np.unique(clusters).tolist():
@@ -50,17 +54,19 @@ def stuff_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def stuff_map(table: pa.Table, height: int, width: int) -> np.ndarray:
-    """Cluster of each pixel from one image's rows: (height, width) int32, -1 without stuff.
+    """Stuff cluster of each pixel from the rows of one image: (height, width) int32, -1 for none.
 
     Raises:
-        ValueError: the rows are of another size.
+        ValueError: the masks have another size.
     """
     clusters = np.full((height, width), -1, dtype=np.int32)
     if len(table) == 0:
         return clusters
     masks = decode_masks(table)
     if masks.shape[1:] != clusters.shape:
-        raise ValueError(f"stuff masks {masks.shape[1:]} are not of their image's {clusters.shape}")
-    for cluster, mask in zip(table["cluster_id"].to_pylist(), masks, strict=True):
+        raise ValueError(
+            f"stuff masks must have their image's size {clusters.shape}, got {masks.shape[1:]}"
+        )
+    for cluster, mask in zip(table["cluster_id"].to_numpy(), masks, strict=True):
         clusters[mask] = cluster
     return clusters

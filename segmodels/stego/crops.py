@@ -1,4 +1,4 @@
-"""The views of an image that STEGO learns from: the whole image and its five crops (STEGO)."""
+"""Views of an image for STEGO's training: the whole image and its five crops (STEGO `src/crop_datasets.py`)."""
 
 from typing import Literal
 
@@ -18,14 +18,14 @@ _FILTERS = {
 
 
 def five_crops(image: np.ndarray, ratio: float) -> list[np.ndarray]:
-    """Cut the four corners and the centre of an image, each `ratio` of its height and width.
+    """Crop the four corners and the centre of an image, each `ratio` of its height and width.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         ratio: share of each side, in (0, 1].
 
     Returns:
-        Five arrays of the same shape, in the order of `NUM_VIEWS`.
+        Five arrays (h, w, 3) of one shape, in the order of `NUM_VIEWS`.
 
     Raises:
         ValueError: ratio out of range.
@@ -46,7 +46,7 @@ def resize(image: np.ndarray, height: int, width: int, resample: Resample) -> np
 
 
 def centre_square(image: np.ndarray, size: int, resample: Resample) -> np.ndarray:
-    """Resize the short side to `size`, then cut the central square: (size, size, 3) uint8."""
+    """Resize the short side to `size`, then crop the central square: (size, size, 3) uint8."""
     height, width = image.shape[:2]
     scale = size / min(height, width)
     height, width = max(size, round(height * scale)), max(size, round(width * scale))
@@ -58,12 +58,12 @@ def centre_square(image: np.ndarray, size: int, resample: Resample) -> np.ndarra
 def training_views(
     image: np.ndarray, size: int, *, crop_ratio: float, resample: Resample
 ) -> np.ndarray:
-    """Square views of one image: the whole of it and its five crops.
+    """Square views of an image: the whole image and its five crops.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        size: side of each view in pixels.
-        crop_ratio: share of each side that a crop keeps.
+        size: side of each view, px.
+        crop_ratio: share of each side that a crop keeps, in (0, 1].
         resample: filter of the resize; STEGO's loader uses "nearest".
 
     Returns:
@@ -76,11 +76,10 @@ def training_views(
 def working_size(
     height: int, width: int, *, size: int, patch_size: int, long_side_limit: int
 ) -> tuple[int, int]:
-    """Size at which a whole image is segmented: aspect kept to the nearest patch, nothing cut.
+    """Size at which a whole image is segmented; its aspect ratio is kept to the nearest patch.
 
-    STEGO cuts a central square, which leaves the rest of a photograph without labels;
-    pseudo-labels need every pixel, so the short side goes to `size` and the long side follows,
-    up to `long_side_limit`.
+    STEGO crops a central square, but pseudo labels need every pixel: the short side becomes `size`
+    and the long side follows, up to `long_side_limit`.
 
     Returns:
         (height, width) in pixels, both multiples of `patch_size`.

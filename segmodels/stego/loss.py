@@ -12,17 +12,17 @@ Shift = Literal["fixed", "quantile"]
 Clamp = Literal["zero", "stabilised"]
 
 STABILISED_CEILING = 0.8
-"""Upper clamp of the code correspondence in STEGO's stabilised variant."""
+"""Upper clamp of the code correspondence in STEGO's stabilised variant (`stabalize`)."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """One kind of image pair in the loss.
+    """Weight and shift of one kind of image pair.
 
     Attributes:
-        weight: factor of this term in the sum.
-        shift: b of the loss, used when the shift is "fixed".
-        positive_share: share of feature correspondences above b, used when it is "quantile".
+        weight: lambda of this term (STEGO eq. 5).
+        shift: b of this term, used by the "fixed" shift.
+        positive_share: share of feature correspondences above b, used by the "quantile" shift.
     """
 
     weight: float
@@ -32,20 +32,20 @@ class Term:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the correspondence loss is made of.
+    """Settings of the correspondence loss.
 
     Attributes:
-        same: pairs of an image with itself ("intra").
-        neighbour: pairs with one of its nearest neighbours ("inter").
-        random: pairs with other images of the batch ("neg").
+        same: pairs of an image with itself (STEGO's "self", in its code "intra").
+        neighbour: pairs with a kNN positive ("knn", "inter").
+        random: pairs with other images of the batch ("rand", "neg").
         shift: "fixed" takes b from the terms, as published; "quantile" sets b in each batch so
-            that the terms' share of correspondences is positive, which follows a backbone whose
-            cosines lie elsewhere than DINO's.
-        clamp: "zero" clamps the code correspondence from below at 0; "stabilised" also from
-            above at 0.8.
-        pointwise: centre each source point's correspondences before the shift.
-        points: side of the square of random points that is sampled in each image.
-        negatives: random pairings in each step.
+            that `positive_share` of the correspondences are positive, for backbones whose cosines
+            are distributed differently from DINO's.
+        clamp: "zero" clamps the code correspondence at 0 from below; "stabilised" also at 0.8
+            from above.
+        pointwise: spatial centring of the feature correspondence before the shift (STEGO eq. 3).
+        points: side of the square of random points that are sampled in each image.
+        negatives: random pairings of a step.
     """
 
     same: Term
@@ -60,7 +60,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LossParts:
-    """Weighted sum and the three terms, each a scalar tensor."""
+    """Weighted sum and the unweighted terms, each a scalar tensor."""
 
     total: torch.Tensor
     same: torch.Tensor
@@ -69,22 +69,22 @@ class LossParts:
 
 
 def sample_points(n: int, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Random points (n, side, side, 2), xy uniform in [-1, 1], as `grid_sample` reads them."""
+    """Random points (n, side, side, 2), xy uniform in [-1, 1], for `grid_sample`."""
     return torch.rand((n, side, side, 2), generator=generator) * 2 - 1
 
 
 def sample_at(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Bilinear values of maps (n, d, h, w) at points (n, p, q, 2): (n, d, p, q)."""
+    """Bilinear samples of maps (n, d, h, w) at points (n, p, q, 2): (n, d, p, q)."""
     return functional.grid_sample(maps, points, padding_mode="border", align_corners=True)
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Scale the vectors of a map (n, d, p, q) to length 1."""
+    """L2-normalise the vectors of a map (n, d, p, q)."""
     return functional.normalize(vectors, dim=1)
 
 
 def correspondence(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cosine of every position of one map with every position of another.
+    """Correspondence: cosine of every position of one map with every position of another.
 
     Args:
         source: (n, d, p, q), unit vectors.
@@ -97,16 +97,16 @@ def correspondence(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def centre_pointwise(correspondences: torch.Tensor) -> torch.Tensor:
-    """Take each source point's mean away, then restore the global mean of (n, p, q, r, s)."""
+    """Subtract each source point's mean from (n, p, q, r, s), then restore the global mean."""
     centred = correspondences - correspondences.mean(dim=(3, 4), keepdim=True)
     return centred - centred.mean() + correspondences.mean()
 
 
 def quantile_shift(correspondences: torch.Tensor, positive_share: float) -> torch.Tensor:
-    """The value b above which lies `positive_share` of the correspondences.
+    """Shift b above which `positive_share` of the correspondences lie.
 
     Raises:
-        ValueError: the share is not in (0, 1).
+        ValueError: `positive_share` is not in (0, 1).
     """
     if not 0 < positive_share < 1:
         raise ValueError(f"positive_share must be in (0, 1), got {positive_share}")
@@ -121,38 +121,38 @@ def pair_loss(
     term: Term,
     settings: LossSettings,
 ) -> torch.Tensor:
-    """Loss of one batch of image pairs: mean of -clamp(code cosine) * (feature cosine - b).
+    """Correspondence loss of one batch of image pairs: mean of -clamp(S) * (F - b) (STEGO eq. 4).
 
     Args:
-        features: unit source and target features (n, d, p, q), sampled; take no gradient.
-        codes: unit source and target codes (n, c, p, q) at the same points.
-        term: this kind of pair.
+        features: sampled unit features of source and target (n, d, p, q); they get no gradient.
+        codes: unit codes of source and target (n, c, p, q) at the same points.
+        term: shift of this kind of pair.
         settings: clamp, centring and kind of shift.
 
     Returns:
         A scalar tensor.
     """
     with torch.no_grad():
-        wanted = correspondence(*features)
+        feature = correspondence(*features)
         if settings.pointwise:
-            wanted = centre_pointwise(wanted)
+            feature = centre_pointwise(feature)
         if settings.shift == "quantile":
-            wanted = wanted - quantile_shift(wanted, term.positive_share)
+            feature = feature - quantile_shift(feature, term.positive_share)
         else:
-            wanted = wanted - term.shift
+            feature = feature - term.shift
     ceiling = STABILISED_CEILING if settings.clamp == "stabilised" else None
-    learned = correspondence(*codes).clamp(min=0.0, max=ceiling)
-    return -(learned * wanted).mean()
+    code = correspondence(*codes).clamp(min=0.0, max=ceiling)
+    return -(code * feature).mean()
 
 
 def other_images(n: int, generator: torch.Generator) -> torch.Tensor:
-    """A partner for each of n images: a random permutation whose fixed points move on by one.
+    """Another image for each of n >= 2: a random permutation whose fixed points move on by one.
 
-    As published, the result need not be a permutation. n must be at least 2.
+    As published, the result need not be a permutation.
     """
-    partners = torch.randperm(n, generator=generator)
-    fixed = partners == torch.arange(n)
-    return (partners + fixed.long()) % n
+    others = torch.randperm(n, generator=generator)
+    fixed = others == torch.arange(n)
+    return (others + fixed.long()) % n
 
 
 def stego_loss(
@@ -161,13 +161,13 @@ def stego_loss(
     settings: LossSettings,
     generator: torch.Generator,
 ) -> LossParts:
-    """The three-term loss of one batch.
+    """The three-term loss of one batch (STEGO eq. 5).
 
     Args:
-        features: (n, d, h, w) of the images and of one nearest neighbour each; n at least 2.
+        features: (n, d, h, w) of the images and of their kNN positives; n at least 2.
         codes: (n, c, h, w) of the same.
         settings: terms and kind of loss.
-        generator: source of points and pairings (on the CPU, so every device draws the same).
+        generator: source of points and pairings, on the CPU so that all devices draw the same.
     """
     n, device = len(features[0]), features[0].device
     source_points = sample_points(n, settings.points, generator).to(device)

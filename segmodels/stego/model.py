@@ -1,4 +1,4 @@
-"""A trained STEGO head with its cluster centres, and its file."""
+"""A trained STEGO model and its file."""
 
 import json
 from dataclasses import dataclass
@@ -9,18 +9,21 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from segmodels.formats.atomic import replacing
 from segmodels.stego.head import ClusterProbe, SegmentationHead
+
+_CENTROIDS = "probe.centres"  # in the file
 
 
 @dataclass(frozen=True)
 class StegoModel:
-    """Head and cluster centres; `scores` is all that segmentation needs.
+    """Segmentation head and cluster probe.
 
     Attributes:
-        head: tokens -> code.
-        probe: code -> cosine with each cluster centre.
-        history: (checkpoints, 5) float32, one row a report: step, total loss, and the same,
-            neighbour and random terms; empty for a loaded model.
+        head: tokens to code.
+        probe: code to cosine with each centroid.
+        history: (reports, 5) float32: step, total loss, and the same, neighbour and random terms;
+            empty for a loaded model.
     """
 
     head: SegmentationHead
@@ -40,34 +43,33 @@ class StegoModel:
     @property
     def num_clusters(self) -> int:
         """Number of stuff clusters S."""
-        return len(self.probe.centres)
+        return len(self.probe.centroids)
 
     def codes(self, tokens: torch.Tensor) -> torch.Tensor:
         """Codes of token maps (n, gh, gw, in_dim): (n, dim, gh, gw) float32."""
-        device = self.probe.centres.device
+        device = self.probe.centroids.device
         with torch.inference_mode():
-            return self.head(tokens.to(device, torch.float32).permute(0, 3, 1, 2))
+            codes: torch.Tensor = self.head(tokens.to(device, torch.float32).permute(0, 3, 1, 2))
+        return codes
 
     def to(self, device: str | torch.device) -> "StegoModel":
-        """Move head and centres to a device; returns the model itself."""
+        """Move the weights to a device; returns the model itself."""
         self.head.to(device)
         self.probe.to(device)
         return self
 
     def save(self, path: str | Path) -> None:
         """Write weights and shapes to a safetensors file (atomically, no timestamps)."""
-        path = Path(path)
         tensors = {f"head.{name}": value for name, value in self.head.state_dict().items()}
-        tensors["probe.centres"] = self.probe.centres.detach()
+        tensors[_CENTROIDS] = self.probe.centroids.detach()
         contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
         shapes = {"format": "exnihilo-stego-1", "dropout": self.head.dropout}
-        partial = path.with_name(path.name + ".partial")
-        save_file(contiguous, partial, metadata={"stego": json.dumps(shapes, sort_keys=True)})
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(contiguous, partial, metadata={"stego": json.dumps(shapes, sort_keys=True)})
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "cpu") -> "StegoModel":
-        """Read a file written by `save`.
+        """Read a file that `save` wrote.
 
         Raises:
             ValueError: the file is no STEGO model of this project.
@@ -82,8 +84,8 @@ class StegoModel:
         head = SegmentationHead(
             in_dim, dim, dropout=json.loads(metadata)["dropout"], generator=generator
         )
-        centres = tensors.pop("probe.centres")
-        probe = ClusterProbe(dim, len(centres), generator=generator)
-        probe.load_state_dict({"centres": centres})
+        centroids = tensors.pop(_CENTROIDS)
+        probe = ClusterProbe(dim, len(centroids), generator=generator)
+        probe.load_state_dict({"centroids": centroids})
         head.load_state_dict({name.removeprefix("head."): t for name, t in tensors.items()})
         return cls(head.eval(), probe.eval(), np.zeros((0, 5), np.float32)).to(device)

@@ -1,4 +1,4 @@
-"""Stuff segments of an image from a trained STEGO model (STEGO sec. 4, its evaluation code)."""
+"""Stuff segments of an image by a trained STEGO model (STEGO `src/eval_segmentation.py`)."""
 
 from dataclasses import dataclass
 
@@ -12,20 +12,20 @@ from segmodels.backbones.pixels import normalised_pixels
 from segmodels.stego.crops import Resample, resize, working_size
 from segmodels.stego.model import StegoModel
 
-SHARPNESS = 2.0
-"""Factor of the cosine inside the softmax (STEGO `src/eval_segmentation.py`)."""
+ALPHA = 2.0
+"""Factor of the cosines in the softmax (STEGO `src/eval_segmentation.py`)."""
 
 
 @dataclass(frozen=True)
 class SegmentationSettings:
-    """How an image is segmented.
+    """Settings of the segmentation of an image.
 
     Attributes:
-        size: short side of the image, px (320 as published; the whole image is kept, STEGO's
-            evaluation cuts the central square).
-        long_side_limit: the long side's limit, px; a longer panorama is shrunk to it.
+        size: short side of the working size, px (320 as published; STEGO's evaluation crops the
+            central square, here the whole image is kept).
+        long_side_limit: longest side of the working size, px.
         crf: refine with the dense CRF.
-        crf_settings: its constants, at the working resolution.
+        crf_settings: constants of the CRF at the working size.
         resample: filter of the resize; STEGO's loader uses "nearest".
     """
 
@@ -38,12 +38,12 @@ class SegmentationSettings:
 
 @dataclass(frozen=True, eq=False)
 class StuffScores:
-    """What the network says of an image, before the CRF.
+    """Scores of an image before the CRF.
 
     Attributes:
         image: (h, w, 3) uint8 RGB at the working size.
         log_probabilities: (S, h, w) float32.
-        size: height and width of the photograph, px.
+        size: height and width of the original image, px.
     """
 
     image: np.ndarray
@@ -61,12 +61,12 @@ def segment_stuff(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        backbone: the one that the model was trained on.
+        backbone: the backbone that the model was trained with.
         model: from `train_stego`.
         settings: size and CRF.
 
     Returns:
-        (H, W) uint8 in [0, S), or uint16 when S is above 256.
+        (H, W) uint8 in [0, S), or uint16 if S is above 256.
     """
     return choose_clusters(score_stuff(image, backbone, model, settings), settings)
 
@@ -77,7 +77,7 @@ def score_stuff(
     model: StegoModel,
     settings: SegmentationSettings,
 ) -> StuffScores:
-    """Run the network: the first half of `segment_stuff`, which keeps torch busy."""
+    """Run the network at the working size: the first half of `segment_stuff`."""
     height, width = image.shape[:2]
     rows, columns = working_size(
         height,
@@ -91,7 +91,7 @@ def score_stuff(
 
 
 def choose_clusters(scores: StuffScores, settings: SegmentationSettings) -> np.ndarray:
-    """Refine and decide: the second half of `segment_stuff`, for a thread of its own."""
+    """CRF and argmax: the second half of `segment_stuff`, which may run in another thread."""
     probabilities = scores.log_probabilities
     if settings.crf:
         probabilities = mean_field(scores.image, -probabilities, settings.crf_settings)
@@ -102,12 +102,12 @@ def choose_clusters(scores: StuffScores, settings: SegmentationSettings) -> np.n
 def cluster_log_probabilities(
     image: np.ndarray, backbone: Backbone, model: StegoModel
 ) -> np.ndarray:
-    """Log-probability of each cluster at each pixel, from the image and its mirror image.
+    """Log probability of each cluster at each pixel, from the mean code of the image and its mirror image.
 
     Args:
         image: (H, W, 3) uint8 RGB, both sides multiples of the patch size.
         backbone: gives the tokens.
-        model: gives codes and centres.
+        model: gives codes and centroids.
 
     Returns:
         (S, H, W) float32.
@@ -120,11 +120,11 @@ def cluster_log_probabilities(
         code = functional.interpolate(
             code, size=image.shape[:2], mode="bilinear", align_corners=False
         )
-        return functional.log_softmax(SHARPNESS * model.probe(code), dim=1)[0].cpu().numpy()
+        return functional.log_softmax(ALPHA * model.probe(code), dim=1)[0].cpu().numpy()
 
 
 def nearest_resize(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a label map to (height, width) by the pixel under each new pixel's centre."""
+    """Resize a label map to (height, width): each pixel takes the label under its centre."""
     rows = ((np.arange(height) + 0.5) * (labels.shape[0] / height)).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * (labels.shape[1] / width)).astype(np.int64)
-    return labels[rows[:, None], columns[None, :]]
+    return np.asarray(labels[rows[:, None], columns[None, :]])

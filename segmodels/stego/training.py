@@ -1,4 +1,4 @@
-"""Training of STEGO's head and cluster probe on stored features (STEGO sec. 3 and 4.5)."""
+"""Training of STEGO's segmentation head and cluster probe on stored features (STEGO sec. 3)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,27 +16,27 @@ from segmodels.stego.presets import LOSS_PRESETS
 REPORT_EVERY = 10
 
 UNUSED_SHARE = 0.05
-"""A centre is unused when it wins less than this share of an even share of the patches."""
+"""A centroid is unused if it has less than this fraction of its even share of the patches."""
 
 
 @dataclass(frozen=True)
 class StegoSettings:
-    """Training of the STEGO head; the defaults are the published ones but for the loss.
+    """Settings of STEGO's training; the defaults are the published ones except for the loss.
 
     Attributes:
-        steps: optimiser steps. The model of the LAST step is kept: STEGO's code keeps the
-            checkpoint with the best labelled validation score, which is not label-free.
+        steps: optimiser steps. The model of the LAST step is kept; STEGO's code keeps the
+            checkpoint with the best validation score, which needs labels.
         batch_size: views a step, at least 2.
         dim: width of the code.
-        num_clusters: cluster centres S.
+        num_clusters: centroids S, at least 2.
         seed: of weights, batches, points, pairings and dropout.
-        lr: Adam's rate for the head.
-        probe_lr: Adam's rate for the cluster centres.
+        lr: Adam's learning rate for the head.
+        probe_lr: Adam's learning rate for the centroids.
         dropout: channel dropout of the head's inputs and of the features in the loss.
-        positive_ranks: a positive is drawn from this many nearest neighbours.
-        revive_every: steps between two looks for cluster centres that win (almost) no patch;
-            they are moved onto badly fitted patches, in the first three quarters of the steps.
-            0 leaves them unused, as published; with a few hundred steps most stay so.
+        positive_ranks: a kNN positive is drawn from this many nearest neighbours.
+        revive_every: steps between two checks for unused centroids, which are re-seeded (see
+            `ClusterProbe.revive`) in the first three quarters of the steps. 0 never re-seeds, as
+            published; in a few hundred steps most centroids then stay unused.
         loss: the correspondence loss; see `presets.loss_preset`.
     """
 
@@ -70,23 +70,23 @@ Progress = Callable[[int, float], None]
 def draw_positives(
     neighbours: np.ndarray, indices: np.ndarray, ranks: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """One neighbour of each index, uniform over its nearest `ranks`.
+    """Draw a kNN positive of each index, uniformly from its nearest `ranks` neighbours.
 
     Args:
-        neighbours: (n, k) int, nearest first, without the view itself.
+        neighbours: (n, k) int kNN table, nearest first, without the view itself.
         indices: (b,) int rows of it.
-        ranks: how many of the nearest take part; all k when k is smaller.
-        rng: source of chance.
+        ranks: number of nearest neighbours to draw from; all k if k is smaller.
+        rng: source of every random draw.
 
     Returns:
         (b,) int.
     """
     columns = rng.integers(0, min(ranks, neighbours.shape[1]), size=len(indices))
-    return neighbours[indices, columns]
+    return np.asarray(neighbours[indices, columns])
 
 
 def read_maps(features: Any, indices: np.ndarray, device: str | torch.device) -> torch.Tensor:
-    """Read views (n, gh, gw, d) by number: (b, d, gh, gw) float32; repeats are read once."""
+    """Read views of (n, gh, gw, d) by index: (b, d, gh, gw) float32; each view is read once."""
     unique, inverse = np.unique(indices, return_inverse=True)
     maps = np.stack([np.asarray(features[int(index)]) for index in unique]).astype(np.float32)
     return torch.from_numpy(maps[inverse]).permute(0, 3, 1, 2).to(device)
@@ -100,27 +100,26 @@ def train_stego(
     *,
     device: str | torch.device = "cpu",
 ) -> StegoModel:
-    """Train the head by correspondence and the centres by online k-means on its detached code.
+    """Train the head by the correspondence loss and the cluster probe on its detached code.
 
     Args:
-        features: (n, gh, gw, d) float array, or anything with that shape which gives one view
-            for `features[i]` (a NumPy or Zarr array).
-        neighbours: (n, k) int64 table from `neighbour_table`.
+        features: (n, gh, gw, d) float, a NumPy array, a Zarr array or `StoredViews`.
+        neighbours: (n, k) int64 from `neighbour_table`.
         settings: see `StegoSettings`.
-        on_progress: told the step and the loss.
-        device: where to compute; chance is drawn on the CPU, whatever the device.
+        on_progress: takes the step and the loss.
+        device: torch device; random numbers are drawn on the CPU for every device.
 
     Returns:
         The model after the last step.
 
     Raises:
-        ValueError: fewer than two views, or a table of another length.
+        ValueError: there are fewer than two views, or not one row of `neighbours` for each.
     """
     n, in_dim = features.shape[0], features.shape[-1]
     if n < 2:
         raise ValueError(f"STEGO needs at least 2 views to train on, got {n}")
     if len(neighbours) != n:
-        raise ValueError(f"neighbours must have {n} rows, one a view, got {len(neighbours)}")
+        raise ValueError(f"neighbours must have {n} rows, one for each view, got {len(neighbours)}")
     generator = torch.Generator().manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     head = SegmentationHead(in_dim, settings.dim, dropout=settings.dropout, generator=generator)
@@ -132,7 +131,7 @@ def train_stego(
             {"params": probe.parameters(), "lr": settings.probe_lr},
         ]
     )
-    usage = _CentreUsage(probe, settings)
+    usage = _CentroidUsage(probe, settings)
     batches = _batches(n, settings, rng)
     history = []
     for step in range(1, settings.steps + 1):
@@ -147,10 +146,10 @@ def train_stego(
         )
         parts = stego_loss(dropped, codes, settings.loss, generator)
         optimiser.zero_grad(set_to_none=True)
-        probe_loss, wins = probe.loss(codes[0].detach())
-        (parts.total + probe_loss).backward()
+        probe_loss, counts = probe.loss(codes[0].detach())
+        torch.autograd.backward(parts.total + probe_loss)
         optimiser.step()
-        usage.after(step, wins, codes[0].detach(), generator)
+        usage.after(step, counts, codes[0].detach(), generator)
         if step % REPORT_EVERY == 0 or step == settings.steps:
             terms = (parts.total, parts.same, parts.neighbour, parts.random)
             history.append([float(step), *(term.item() for term in terms)])
@@ -160,7 +159,7 @@ def train_stego(
 
 
 def _batches(n: int, settings: StegoSettings, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of min(batch_size, n) distinct views, epoch after shuffled epoch."""
+    """Endless batches of min(batch_size, n) distinct views, shuffled in each epoch."""
     size = min(settings.batch_size, n)
     while True:
         order = rng.permutation(n)
@@ -168,24 +167,24 @@ def _batches(n: int, settings: StegoSettings, rng: np.random.Generator) -> Itera
             yield order[start : start + size]
 
 
-class _CentreUsage:
-    """Counts what each centre wins, and revives the unused."""
+class _CentroidUsage:
+    """Counts the patches of each centroid and re-seeds unused centroids."""
 
     def __init__(self, probe: ClusterProbe, settings: StegoSettings) -> None:
         self._probe = probe
         self._every = settings.revive_every
         self._last = settings.steps * 3 // 4
-        self._wins = torch.zeros(settings.num_clusters, dtype=torch.int64)
+        self._counts = torch.zeros(settings.num_clusters, dtype=torch.int64)
 
     def after(
-        self, step: int, wins: torch.Tensor, codes: torch.Tensor, generator: torch.Generator
+        self, step: int, counts: torch.Tensor, codes: torch.Tensor, generator: torch.Generator
     ) -> None:
-        """Count one step; at the end of an interval, look for unused centres."""
+        """Count one step; at the end of an interval, re-seed the unused centroids."""
         if self._every == 0 or step > self._last:
             return
-        self._wins += wins.cpu()
+        self._counts += counts.cpu()
         if step % self._every == 0:
-            unused = self._wins < UNUSED_SHARE * self._wins.sum() / len(self._wins)
+            unused = self._counts < UNUSED_SHARE * self._counts.sum() / len(self._counts)
             if unused.any():
                 self._probe.revive(unused, codes, generator)
-            self._wins.zero_()
+            self._counts.zero_()

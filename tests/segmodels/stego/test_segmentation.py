@@ -124,7 +124,7 @@ def test_rows_hold_one_mask_a_cluster_and_come_back():
     ]
     np.testing.assert_array_equal(stuff_map(table, 2, 3), clusters)
     assert (stuff_map(table.slice(0, 0), 2, 3) == -1).all()
-    with pytest.raises(ValueError, match="not of their image's"):
+    with pytest.raises(ValueError, match="must have their image's size"):
         stuff_map(table, 3, 2)
 
 

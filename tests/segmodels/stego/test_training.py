@@ -92,23 +92,23 @@ def test_channel_dropout_zeroes_whole_channels_and_keeps_the_mean():
 def test_probe_scores_are_cosines_and_its_loss_the_nearest():
     probe = ClusterProbe(2, 2, generator=generator())
     with torch.no_grad():
-        probe.centres.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.5]]))
+        probe.centroids.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.5]]))
     codes = torch.tensor([[3.0, 4.0], [-1.0, 0.0]]).T[None, :, None, :]
     np.testing.assert_allclose(probe(codes)[0, :, 0].detach(), [[0.6, -1.0], [0.8, 0.0]], atol=1e-6)
-    loss, wins = probe.loss(codes)
+    loss, counts = probe.loss(codes)
     assert loss.item() == pytest.approx(-(0.8 + 0.0) / 2)
-    assert wins.tolist() == [0, 2]
+    assert counts.tolist() == [0, 2]
 
 
-def test_an_unused_centre_moves_to_what_fits_badly():
+def test_an_unused_centroid_moves_to_what_fits_badly():
     probe = ClusterProbe(2, 3, generator=generator())
     with torch.no_grad():
-        probe.centres.copy_(torch.tensor([[1.0, 0.0], [-1.0, -1.0], [0.9, 0.1]]))
-    # Ninety codes lie on the first centre, ten far from all of them.
+        probe.centroids.copy_(torch.tensor([[1.0, 0.0], [-1.0, -1.0], [0.9, 0.1]]))
+    # Ninety codes lie on the first centroid, ten far from all of them.
     codes = torch.tensor([[2.0, 0.0]] * 90 + [[0.0, 3.0]] * 10).T[None, :, None, :]
     probe.revive(torch.tensor([False, True, False]), codes, generator())
     np.testing.assert_allclose(
-        probe.centres.detach(), [[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]], atol=1e-6
+        probe.centroids.detach(), [[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]], atol=1e-6
     )
 
 
@@ -163,7 +163,7 @@ def test_the_seed_decides_every_bit():
     for name, value in first.head.state_dict().items():
         assert torch.equal(value, second.head.state_dict()[name])
         assert not torch.equal(value, other.head.state_dict()[name])
-    assert torch.equal(first.probe.centres, second.probe.centres)
+    assert torch.equal(first.probe.centroids, second.probe.centroids)
     np.testing.assert_array_equal(first.history, second.history)
 
 
