@@ -4,7 +4,7 @@ The rules for void and crowd are those of the COCO panoptic evaluation. Counts o
 are computed once, at the end.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,14 +135,37 @@ def panoptic_counts(
     Raises:
         ValueError: A map has an id without category, or a segment has no pixel.
     """
-    if predicted_map.shape != true_map.shape or true_map.ndim != 2:
-        raise ValueError(
-            f"maps must be (H, W) and equal in shape, got {predicted_map.shape}, {true_map.shape}"
-        )
-    overlap = _overlap_table(predicted_map, sorted(predicted), true_map, sorted(true))
-    predicted_category = _categories(predicted, num_categories)
-    true_category = _categories(true, num_categories)
-    crowded = np.isin(sorted(true), list(crowd))
+    return overlap_counts(
+        segment_overlaps(predicted_map, sorted(predicted), true_map, sorted(true)),
+        [predicted[key] for key in sorted(predicted)],
+        [true[key] for key in sorted(true)],
+        num_categories=num_categories,
+        crowd=np.isin(sorted(true), list(crowd)),
+    )
+
+
+def overlap_counts(
+    overlap: NDArray[np.int64],
+    predicted_categories: Sequence[int] | NDArray[np.int64],
+    true_categories: Sequence[int] | NDArray[np.int64],
+    *,
+    num_categories: int,
+    crowd: NDArray[np.bool_],
+) -> PanopticCounts:
+    """Match the segments of one image by their overlaps, see `panoptic_counts`.
+
+    Args:
+        overlap: (1 + true, 1 + predicted) pixel counts of `segment_overlaps`.
+        predicted_categories: (predicted,) category ids.
+        true_categories: (true,) category ids.
+        num_categories: Categories are 0..num_categories - 1.
+        crowd: (true,) whether a true segment is a crowd.
+
+    Raises:
+        ValueError: A category is out of range.
+    """
+    predicted_category = _checked(predicted_categories, num_categories)
+    true_category = _checked(true_categories, num_categories)
 
     # Row 0 is void in the truth, column 0 void in the prediction.
     inside = overlap[1:, 1:]
@@ -150,12 +173,12 @@ def panoptic_counts(
     predicted_area = overlap.sum(axis=0)[None, 1:]
     union = true_area + predicted_area - inside - overlap[:1, 1:]
     same = true_category[:, None] == predicted_category[None]
-    iou = np.where(same & ~crowded[:, None], inside / np.maximum(union, 1), 0)
+    iou = np.where(same & ~crowd[:, None], inside / np.maximum(union, 1), 0)
     matched = iou > 0.5
 
-    ignored = overlap[0, 1:] + (inside * (same & crowded[:, None])).sum(axis=0)
+    ignored = overlap[0, 1:] + (inside * (same & crowd[:, None])).sum(axis=0)
     wrong = ~matched.any(axis=0) & (2 * ignored <= predicted_area[0])
-    missed = ~matched.any(axis=1) & ~crowded
+    missed = ~matched.any(axis=1) & ~crowd
 
     def per_category(categories: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(categories, minlength=num_categories)
@@ -171,13 +194,30 @@ def panoptic_counts(
     )
 
 
-def _overlap_table(
+def segment_overlaps(
     predicted_map: NDArray[np.integer],
     predicted_ids: list[int],
     true_map: NDArray[np.integer],
     true_ids: list[int],
 ) -> NDArray[np.int64]:
-    """Return (1 + true, 1 + predicted) pixel counts, void first, ids ascending."""
+    """Count the pixels that each true segment shares with each predicted one.
+
+    Args:
+        predicted_map: (H, W) int segment ids, 0 = void.
+        predicted_ids: Ids of the predicted segments, ascending.
+        true_map: (H, W) int segment ids, 0 = void.
+        true_ids: Ids of the true segments, ascending.
+
+    Returns:
+        (1 + true, 1 + predicted) int64; row 0 and column 0 are void.
+
+    Raises:
+        ValueError: A map has an id that is not listed, or a listed segment has no pixel.
+    """
+    if predicted_map.shape != true_map.shape or true_map.ndim != 2:
+        raise ValueError(
+            f"maps must be (H, W) and equal in shape, got {predicted_map.shape}, {true_map.shape}"
+        )
     if min(predicted_map.min(initial=0), true_map.min(initial=0)) < 0:
         raise ValueError("segment ids must not be negative")
     base = int(predicted_map.max(initial=0)) + 1
@@ -212,9 +252,10 @@ def _positions(ids: NDArray[np.int64], known: list[int], side: str) -> NDArray[n
     return indices
 
 
-def _categories(segments: Mapping[int, int], num_categories: int) -> NDArray[np.int64]:
-    """Return the categories in ascending order of segment id."""
-    categories = np.array([segments[key] for key in sorted(segments)], np.int64)
+def _checked(
+    category_ids: Sequence[int] | NDArray[np.int64], num_categories: int
+) -> NDArray[np.int64]:
+    categories = np.array(category_ids, np.int64)
     if len(categories) and not 0 <= categories.min() <= categories.max() < num_categories:
         raise ValueError(
             f"categories must be in [0, {num_categories - 1}], got "

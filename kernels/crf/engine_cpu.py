@@ -18,28 +18,23 @@ from kernels.permutohedral.threads import claimed_threads
 
 @dataclass(frozen=True)
 class CpuEngine:
-    """See `kernels.crf.engines.Engine`."""
+    """Implements `kernels.crf.engines.Engine`, for one image at a time."""
 
     def build_lattice(self, features: NDArray[np.float32], images: int) -> Lattice:
-        """See `Engine`; one image at a time."""
         if images != 1:
             raise ValueError(f"the CPU takes one image at a time, got {images}")
         return normalise_symmetrically(build_lattice(features.T))
 
     def from_channels(self, channels: NDArray[np.floating], padding: float) -> NDArray[np.float32]:
-        """See `Engine`."""
         return in_lanes(channels, padding)
 
     def to_channels(self, array: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-        """See `Engine`."""
         return from_lanes(array, count)
 
     def tanh_half(self, odds: NDArray[np.float32]) -> None:
-        """See `Engine`."""
         with claimed_threads() as parts:
             tanh_half(odds.reshape(-1), parts)
 
     def softmax(self, scores: NDArray[np.float32]) -> None:
-        """See `Engine`."""
         with claimed_threads() as parts:
             softmax(scores, parts)

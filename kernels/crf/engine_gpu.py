@@ -13,28 +13,23 @@ from kernels.permutohedral.lattice_gpu import ArrayLattice, build_normalised_lat
 
 @dataclass(frozen=True)
 class ArrayEngine:
-    """See `kernels.crf.engines.Engine`; xp is the array module, NumPy or CuPy."""
+    """Implements `kernels.crf.engines.Engine`; xp is the array module, NumPy or CuPy."""
 
     xp: ModuleType
 
     def build_lattice(self, features: NDArray[np.float32], images: int) -> ArrayLattice:
-        """See `Engine`."""
         return build_normalised_lattice(features, images, self.xp)
 
     def from_channels(self, channels: NDArray[np.floating], _padding: float) -> Any:
-        """See `Engine`; there are no unused lanes."""
         return self.xp.asarray(channels, np.float32).T.copy()
 
     def to_channels(self, array: Any, _count: int) -> NDArray[np.float32]:
-        """See `Engine`."""
         return np.ascontiguousarray(to_numpy(array.T))
 
     def tanh_half(self, odds: Any) -> None:
-        """See `Engine`."""
         odds[...] = self.xp.tanh(odds * np.float32(0.5))
 
     def softmax(self, scores: Any) -> None:
-        """See `Engine`."""
         scores -= scores.max(axis=1, keepdims=True)
         scores[...] = self.xp.exp(scores)
         scores /= scores.sum(axis=1, keepdims=True)

@@ -90,9 +90,6 @@ def refine_masks(
         >>> refined[0, :, :20].all().item()
         True
     """
-    _check_image(image)
-    if masks.ndim != 3:
-        raise ValueError(_wrong_masks(image, masks))
     refined: NDArray[np.bool_] = refine_batch(image[None], masks[None], backend=backend)[0]
     return refined
 
@@ -113,7 +110,10 @@ def refine_batch(
     resolved = resolve_backend(backend)
     _check_image(images[0])
     if masks.ndim != 4 or len(masks) != len(images) or masks.shape[2:] != images.shape[1:3]:
-        raise ValueError(_wrong_masks(images[0], masks[0]))
+        height, width = images.shape[1:3]
+        raise ValueError(
+            f"masks must be (m, {height}, {width}) like the image, got {masks[0].shape}"
+        )
     if masks.dtype != np.bool_:
         raise ValueError(f"masks must be bool, got {masks.dtype}")
     if masks.size == 0:
@@ -234,11 +234,6 @@ def _pixel_positions(height: int, width: int) -> NDArray[np.float32]:
     """Return (2, height * width) float32 pixel coordinates x, y in that order."""
     rows, columns = np.divmod(_pixel_order(height, width), width)
     return np.stack([columns, rows]).astype(np.float32)
-
-
-def _wrong_masks(image: NDArray[np.uint8], masks: NDArray[np.bool_]) -> str:
-    height, width = image.shape[:2]
-    return f"masks must be (m, {height}, {width}) like the image, got {masks.shape}"
 
 
 def _check_image(image: NDArray[np.uint8]) -> None:

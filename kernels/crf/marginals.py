@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float32]
+
 _BLOCK = 1024  # numbers whose temporaries stay in the first-level cache
 _LOWEST_POWER = np.float32(-60)  # negligible beside 1, yet its products are not subnormal
 
@@ -32,7 +34,7 @@ def _exponential(power: np.float32) -> np.float32:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _tanh_half(odds: NDArray[np.float32]) -> None:
+def _tanh_half(odds: Floats) -> None:
     for index in range(odds.shape[0]):
         value = odds[index]
         small = _exponential(-abs(value))
@@ -41,13 +43,13 @@ def _tanh_half(odds: NDArray[np.float32]) -> None:
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _tanh_half_in_parallel(odds: NDArray[np.float32], parts: int) -> None:
+def _tanh_half_in_parallel(odds: Floats, parts: int) -> None:
     size = odds.shape[0]
     for part in prange(parts):
         _tanh_half(odds[size * part // parts : size * (part + 1) // parts])
 
 
-def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
+def tanh_half(odds: Floats, parts: int) -> None:
     """Replace log-odds by P(mask) - P(rest) = tanh(odds / 2), an exactly odd function.
 
     Args:
@@ -61,7 +63,7 @@ def tanh_half(odds: NDArray[np.float32], parts: int) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _softmax(scores: NDArray[np.float32], start: np.int64 | int, stop: np.int64 | int) -> None:
+def _softmax(scores: Floats, start: np.int64 | int, stop: np.int64 | int) -> None:
     """Apply the softmax to pixels start..stop - 1, at most _BLOCK numbers a group."""
     groups, _, lanes = scores.shape
     pixels = stop - start
@@ -95,9 +97,7 @@ def _softmax(scores: NDArray[np.float32], start: np.int64 | int, stop: np.int64 
 
 
 @njit(cache=True, nogil=True)
-def _softmax_blocks(
-    scores: NDArray[np.float32], first: np.int64 | int, last: np.int64 | int
-) -> None:
+def _softmax_blocks(scores: Floats, first: np.int64 | int, last: np.int64 | int) -> None:
     _, pixels, lanes = scores.shape
     step = _BLOCK // lanes
     for block in range(first, last):
@@ -105,13 +105,13 @@ def _softmax_blocks(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _softmax_in_parallel(scores: NDArray[np.float32], blocks: int, parts: int) -> None:
+def _softmax_in_parallel(scores: Floats, blocks: int, parts: int) -> None:
     for thread in prange(parts):
         part = np.int64(thread)
         _softmax_blocks(scores, blocks * part // parts, blocks * (part + 1) // parts)
 
 
-def softmax(scores: NDArray[np.float32], parts: int) -> None:
+def softmax(scores: Floats, parts: int) -> None:
     """Replace scores by probabilities, clipped below at e^-60 of the largest.
 
     Args:

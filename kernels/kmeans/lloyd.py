@@ -147,11 +147,7 @@ def own_distances(
 
 @njit(cache=True, nogil=True)
 def _move(
-    rows: Rows,
-    before: Labels,
-    after: Labels,
-    sums: NDArray[np.float64],
-    counts: NDArray[np.int64],
+    rows: Rows, before: Labels, after: Labels, sums: NDArray[np.float64], counts: NDArray[np.int64]
 ) -> None:
     """Move rows from one cluster's sum to another's; label -1 is no cluster."""
     for row in range(rows.shape[0]):

@@ -20,7 +20,7 @@ _TABLES = 4
 
 
 class BitAdjacency:
-    """See `kernels.ncut.adjacency.Adjacency`.
+    """Implements `kernels.ncut.adjacency.Adjacency`.
 
     Attributes:
         bits: Per image (C, T) uint8; bit b of [c, t] is the entry (8 c + b, t). C is T / 8 rounded
@@ -35,11 +35,10 @@ class BitAdjacency:
 
     @classmethod
     def of_keys(cls, keys: NDArray[np.floating[Any]], tau: float) -> "BitAdjacency":
-        """See `cosine_adjacency`."""
+        """Build it from keys (n, T, d); see `cosine_adjacency`."""
         return cls([_cosine_bits(image, np.float32(tau)) for image in unit_keys(keys, np)])
 
     def matvec(self, vectors: Any) -> Any:
-        """See `Adjacency`."""
         sums = np.empty(self.shape)
         for image, bits in enumerate(self.bits):
             padded = np.zeros(8 * len(bits))
@@ -48,11 +47,9 @@ class BitAdjacency:
         return sums
 
     def take(self, images: NDArray[np.int64]) -> "BitAdjacency":
-        """See `Adjacency`; nothing is copied."""
         return BitAdjacency([self.bits[image] for image in images])
 
     def dense(self, image: int) -> NDArray[np.bool_]:
-        """See `Adjacency`."""
         columns = np.unpackbits(self.bits[image], axis=0, bitorder="little")
         return columns[: self.shape[1]].astype(bool)
 

@@ -14,7 +14,7 @@ from kernels.ncut.keys import unit_keys
 
 
 class DenseAdjacency:
-    """See `kernels.ncut.adjacency.Adjacency`.
+    """Implements `kernels.ncut.adjacency.Adjacency`.
 
     Attributes:
         entries: (n, T, T) float64 zeros and ones.
@@ -27,7 +27,7 @@ class DenseAdjacency:
 
     @classmethod
     def of_keys(cls, keys: Any, tau: float, xp: ModuleType) -> "DenseAdjacency":
-        """See `cosine_adjacency`."""
+        """Build it from keys (n, T, d); see `cosine_adjacency`."""
         images, patches = keys.shape[:2]
         entries = xp.empty((images, patches, patches))
         for image, unit in enumerate(unit_keys(keys, xp)):
@@ -37,15 +37,12 @@ class DenseAdjacency:
         return cls(entries, xp)
 
     def matvec(self, vectors: Any) -> Any:
-        """See `Adjacency`."""
         return self.xp.matmul(self.entries, vectors[:, :, None])[:, :, 0]
 
     def take(self, images: NDArray[np.int64]) -> "DenseAdjacency":
-        """See `Adjacency`; the entries are copied unless all images are taken."""
         if len(images) == self.shape[0]:
-            return self
+            return self  # saves a copy
         return DenseAdjacency(self.entries[self.xp.asarray(images)], self.xp)
 
     def dense(self, image: int) -> NDArray[np.bool_]:
-        """See `Adjacency`."""
         return to_numpy(self.entries[image]).astype(bool)

@@ -6,17 +6,20 @@ from numpy.typing import NDArray
 
 from kernels.permutohedral.geometry import hyperplane_basis
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
 _BLOCK = 512  # points embedded together, so that temporaries stay in the first-level cache
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _embed_block(
-    features: NDArray[np.float32],
-    basis: NDArray[np.float32],
-    strides: NDArray[np.int64],
-    origins: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    features: Floats,
+    basis: Floats,
+    strides: Ints,
+    origins: Ints,
+    codes: Ints,
+    weights: Floats,
     start: np.int64 | int,
 ) -> None:
     """Embed up to _BLOCK points from `start` on; every loop over points is vectorised."""
@@ -94,12 +97,12 @@ def _embed_block(
 
 @njit(cache=True, nogil=True)
 def _embed_blocks(
-    features: NDArray[np.float32],
-    basis: NDArray[np.float32],
-    strides: NDArray[np.int64],
-    origins: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    features: Floats,
+    basis: Floats,
+    strides: Ints,
+    origins: Ints,
+    codes: Ints,
+    weights: Floats,
     first: np.int64 | int,
     last: np.int64 | int,
 ) -> None:
@@ -109,12 +112,12 @@ def _embed_blocks(
 
 @njit(cache=True, nogil=True, parallel=True)
 def _embed_in_parallel(
-    features: NDArray[np.float32],
-    basis: NDArray[np.float32],
-    strides: NDArray[np.int64],
-    origins: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    weights: NDArray[np.float32],
+    features: Floats,
+    basis: Floats,
+    strides: Ints,
+    origins: Ints,
+    codes: Ints,
+    weights: Floats,
     blocks: int,
     parts: int,
 ) -> None:
@@ -124,12 +127,7 @@ def _embed_in_parallel(
         _embed_blocks(features, basis, strides, origins, codes, weights, first, last)
 
 
-def embed(
-    features: NDArray[np.float32],
-    strides: NDArray[np.int64],
-    origins: NDArray[np.int64],
-    parts: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def embed(features: Floats, strides: Ints, origins: Ints, parts: int) -> tuple[Ints, Floats]:
     """Find the simplex that holds each point.
 
     Args:

@@ -9,14 +9,17 @@ from numpy.typing import NDArray
 
 from kernels.permutohedral.lanes import load, plus, plus_scaled, store, zero
 
+Floats = NDArray[np.float32]
+Indices = NDArray[np.uint32]
+
 
 def add_filtered(
-    sums: NDArray[np.float32],
+    sums: Floats,
     factor: np.float32,
-    groups: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
-    neighbours: NDArray[np.uint32],
+    groups: Floats,
+    corners: Indices,
+    weights: Floats,
+    neighbours: Indices,
     parts: int,
 ) -> None:
     """Add factor * filtered groups to the sums, both (groups, n, LANES), on `parts` threads."""
@@ -35,17 +38,17 @@ def add_filtered(
 
 
 @njit(cache=True, nogil=True)
-def _clear(table: NDArray[np.float32], start: np.uint64, stop: np.uint64) -> None:
+def _clear(table: Floats, start: np.uint64, stop: np.uint64) -> None:
     for row in range(start, stop):
         store(table, row, zero())
 
 
 @njit(cache=True, nogil=True)
 def _splat(
-    table: NDArray[np.float32],
-    values: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
+    table: Floats,
+    values: Floats,
+    corners: Indices,
+    weights: Floats,
     start: np.uint64,
     stop: np.uint64,
 ) -> None:
@@ -63,11 +66,7 @@ def _splat(
 
 @njit(cache=True, nogil=True)
 def _blur(
-    blurred: NDArray[np.float32],
-    table: NDArray[np.float32],
-    neighbours: NDArray[np.uint32],
-    start: np.uint64,
-    stop: np.uint64,
+    blurred: Floats, table: Floats, neighbours: Indices, start: np.uint64, stop: np.uint64
 ) -> None:
     """Convolve with (1/2, 1, 1/2) along one lattice direction."""
     for row in range(start, stop):
@@ -77,11 +76,11 @@ def _blur(
 
 @njit(cache=True, nogil=True)
 def _slice(
-    sums: NDArray[np.float32],
+    sums: Floats,
     factor: np.float32,
-    table: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
+    table: Floats,
+    corners: Indices,
+    weights: Floats,
     start: np.uint64,
     stop: np.uint64,
 ) -> None:
@@ -94,13 +93,13 @@ def _slice(
 
 @njit(cache=True, nogil=True)
 def _filter_group(
-    sums: NDArray[np.float32],
+    sums: Floats,
     factor: np.float32,
-    values: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
-    neighbours: NDArray[np.uint32],
-    tables: NDArray[np.float32],
+    values: Floats,
+    corners: Indices,
+    weights: Floats,
+    neighbours: Indices,
+    tables: Floats,
     sides: tuple[int, ...],
 ) -> None:
     """Splat, blur and slice one group on one thread, onto the sums.
@@ -129,13 +128,13 @@ def _filter_group(
 
 @njit(cache=True, nogil=True, parallel=True)
 def _filter_groups_in_parallel(
-    sums: NDArray[np.float32],
+    sums: Floats,
     factor: np.float32,
-    groups: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
-    neighbours: NDArray[np.uint32],
-    tables: NDArray[np.float32],
+    groups: Floats,
+    corners: Indices,
+    weights: Floats,
+    neighbours: Indices,
+    tables: Floats,
     sides: tuple[int, ...],
 ) -> None:
     """Run `_filter_group` for several groups, each on one thread with its own tables."""
@@ -162,13 +161,13 @@ def _bound(start: int, stop: int, part: int, parts: int) -> np.uint64:
 
 @njit(cache=True, nogil=True, parallel=True)
 def _filter_group_in_parallel(
-    sums: NDArray[np.float32],
+    sums: Floats,
     factor: np.float32,
-    values: NDArray[np.float32],
-    corners: NDArray[np.uint32],
-    weights: NDArray[np.float32],
-    neighbours: NDArray[np.uint32],
-    tables: NDArray[np.float32],
+    values: Floats,
+    corners: Indices,
+    weights: Floats,
+    neighbours: Indices,
+    tables: Floats,
     parts: int,
 ) -> None:
     """Run `_filter_group` on several threads, to the same bytes.

@@ -34,27 +34,14 @@ class Lattice:
         """Number of lattice vertices with a value."""
         return int(self.neighbours.shape[1]) - 1
 
-    def filter(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Sum the values of all points, weighted by the Gaussian of their distance.
-
-        Args:
-            values: (n, c) float.
-
-        Returns:
-            (n, c) float32. The same bytes on every run, with any number of threads.
-        """
-        points, channels = self.corners.shape[0], values.shape[1]
-        if values.shape[0] != points:
-            raise ValueError(f"values must have {points} rows, one a point, got {values.shape[0]}")
-        groups = in_lanes(values.T)
-        filtered = np.zeros_like(groups)
-        self.add_filtered(filtered, 1, groups)
-        return from_lanes(filtered, channels).T
-
     def add_filtered(
         self, sums: NDArray[np.float32], factor: float, groups: NDArray[np.float32]
     ) -> None:
-        """Add factor * filtered values to the sums, both as `in_lanes` arranges them."""
+        """Add factor * K @ values to the sums, both as `in_lanes` arranges them.
+
+        K sums the values of all points, weighted by the Gaussian of their distance. The bytes are the
+        same on every run, with any number of threads.
+        """
         wanted = (len(groups), len(self.corners), LANES)
         if groups.shape != wanted or sums.shape != wanted:
             raise ValueError(f"groups and sums must be {wanted}, got {groups.shape}, {sums.shape}")

@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+Ints = NDArray[np.int64]
+Indices = NDArray[np.uint32]
+
 _DIGIT_BITS = 11
 
 
@@ -37,7 +40,7 @@ def _sort_from_bit(keys: NDArray[np.uint64], first: int, bits: int) -> NDArray[n
 
 
 @njit(cache=True, nogil=True)
-def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: int) -> int:
+def _number_class(codes: Ints, vertices: Indices, bits: int) -> int:
     """Index the vertices of one class by their codes.
 
     Args:
@@ -81,18 +84,13 @@ def _number_class(codes: NDArray[np.int64], vertices: NDArray[np.uint32], bits: 
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _number_in_parallel(
-    codes: NDArray[np.int64],
-    vertices: NDArray[np.uint32],
-    counts: NDArray[np.int64],
-    bits: int,
-) -> None:
+def _number_in_parallel(codes: Ints, vertices: Indices, counts: Ints, bits: int) -> None:
     for side in prange(codes.shape[0]):
         counts[side] = _number_class(codes[side], vertices[side], bits)
 
 
 @njit(cache=True, nogil=True)
-def _join_classes(vertices: NDArray[np.uint32], firsts: NDArray[np.int64]) -> NDArray[np.uint32]:
+def _join_classes(vertices: Indices, firsts: Ints) -> Indices:
     sides, points = vertices.shape
     corners = np.empty((points, sides), np.uint32)
     for point in range(points):
@@ -101,9 +99,7 @@ def _join_classes(vertices: NDArray[np.uint32], firsts: NDArray[np.int64]) -> ND
     return corners
 
 
-def number_vertices(
-    codes: NDArray[np.int64], bits: int, parts: int
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def number_vertices(codes: Ints, bits: int, parts: int) -> tuple[Indices, Ints]:
     """Index all vertices from 1, class by class, each class by code.
 
     Args:
@@ -129,12 +125,12 @@ def number_vertices(
 
 @njit(cache=True, nogil=True)
 def _match_class(
-    behind: NDArray[np.int64],
-    ahead: NDArray[np.int64],
+    behind: Ints,
+    ahead: Ints,
     step: np.int64,
     first_behind: int,
     first_ahead: int,
-    neighbours: NDArray[np.uint32],
+    neighbours: Indices,
 ) -> None:
     """Merge sorted codes where `behind + step == ahead`; no branch depends on the codes."""
     one, other = np.int64(0), np.int64(0)
@@ -149,11 +145,7 @@ def _match_class(
 
 @njit(cache=True, nogil=True)
 def _match_side(
-    codes: NDArray[np.int64],
-    firsts: NDArray[np.int64],
-    strides: NDArray[np.int64],
-    side: np.int64 | int,
-    neighbours: NDArray[np.uint32],
+    codes: Ints, firsts: Ints, strides: Ints, side: np.int64 | int, neighbours: Indices
 ) -> None:
     sides = codes.shape[0]
     for here in range(sides):
@@ -174,19 +166,12 @@ def _match_side(
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _match_in_parallel(
-    codes: NDArray[np.int64],
-    firsts: NDArray[np.int64],
-    strides: NDArray[np.int64],
-    neighbours: NDArray[np.uint32],
-) -> None:
+def _match_in_parallel(codes: Ints, firsts: Ints, strides: Ints, neighbours: Indices) -> None:
     for side in prange(codes.shape[0]):
         _match_side(codes, firsts, strides, np.int64(side), neighbours[side])
 
 
-def find_neighbours(
-    codes: NDArray[np.int64], firsts: NDArray[np.int64], strides: NDArray[np.int64], parts: int
-) -> NDArray[np.uint32]:
+def find_neighbours(codes: Ints, firsts: Ints, strides: Ints, parts: int) -> Indices:
     """Return (d + 1, vertices + 1, 2) uint32: the vertices one step behind and ahead; 0: none.
 
     Args:
