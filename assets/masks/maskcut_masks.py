@@ -9,10 +9,10 @@ from assets.stages.run import result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
 from assets.stages.store import Store, digest_of
-from segmodels.cutler.maskcut_shards import MaskCutChoices, MaskCutShard, maskcut_shard
+from segmodels.cutler.maskcut_shards import MaskCutShard, MaskCutStageSettings, maskcut_shard
 
 CODE_VERSION = "1"
-MaskCutConfig = config_for(MaskCutChoices)
+MaskCutConfig = config_for(MaskCutStageSettings)
 
 
 @dg.asset(
@@ -29,7 +29,7 @@ def maskcut_masks(
 ) -> dg.MaterializeResult[None]:
     """Masks found by MaskCut and refined by the dense CRF, at each image's own size."""
     stage = store.stage("maskcut_masks")
-    chosen = resolve_settings(config, MaskCutChoices, stage)
+    chosen = resolve_settings(config, MaskCutStageSettings, stage)
     settings = chosen.with_advice(maskcut_advice(store))
     table = read_images(store.stage("images").require())
     work = shards_of(table)

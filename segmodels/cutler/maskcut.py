@@ -1,6 +1,6 @@
-"""Masks of photographs from their keys: MaskCut, the dense CRF, and back to the photograph's size.
+"""MaskCut and dense CRF: from the keys of images to masks at the images' own sizes.
 
-CutLER, sec. 3.1, with the constants and the order of its published program.
+CutLER sec. 3.1, with the constants and the order of its released code.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from segmodels.backbones.pixels import resize_square
 
 @dataclass(frozen=True)
 class MaskCutSettings:
-    """What decides an image's masks; the defaults are MaskCut's as published for DINO ViT-B/8.
+    """MaskCut's settings; the defaults are those published for DINO ViT-B/8.
 
     Attributes:
-        image_size: Side of the square working image, px: the size the keys were computed at.
-        tau: Patches whose keys' cosine exceeds it are joined; in (-1, 1).
-        eps: Affinity of patches that are not joined; in (0, 1).
-        max_masks: Masks looked for in an image.
-        center_keys: Subtract the image's mean key first; what the weights recommend.
-        use_crf: Refine with the dense CRF.
-        crf_min_iou: A mask whose overlap with its refined self is smaller is dropped.
-        backend: Where cuts and CRF are computed.
+        image_size: side of the square image that the keys were computed from, px.
+        tau: affinity threshold on the cosine of two keys, in (-1, 1).
+        eps: affinity of patches below the threshold, in (0, 1).
+        max_masks: masks per image.
+        center_keys: subtract the image's mean key before the cosine.
+        use_crf: refine with the dense CRF.
+        crf_min_iou: discard a mask whose IoU with its refinement is lower.
+        backend: where cuts and CRF are computed.
     """
 
     image_size: int = 480
@@ -45,13 +45,13 @@ class MaskCutSettings:
 
 @dataclass(frozen=True, eq=False)
 class DiscoveredMask:
-    """One object found without labels.
+    """One object found by MaskCut.
 
     Attributes:
-        mask: (H, W) bool at the photograph's own size, not empty.
-        score: Overlap (IoU, 0 to 1) of the mask before and after its refinement, at the working
-            size. The measure is ours: MaskCut gives no score.
-        repetition: Which cut found it, from 0; earlier cuts are the more salient.
+        mask: (H, W) bool at the image's own size, not empty.
+        score: IoU of the mask before and after refinement, at `image_size`. The score is ours;
+            MaskCut has none.
+        repetition: cut that found it, from 0; earlier cuts are more salient.
     """
 
     mask: np.ndarray
@@ -60,13 +60,13 @@ class DiscoveredMask:
 
 
 @dataclass(frozen=True, eq=False)
-class Discovery:
-    """What MaskCut found in one photograph.
+class ImageMasks:
+    """MaskCut's masks of one image.
 
     Attributes:
-        masks: at most `max_masks`, in the order of their cuts. They may overlap: only the patch
-            masks before refinement are disjoint.
-        dense_fallbacks: cuts that needed the slow dense eigen-solver.
+        masks: at most `max_masks`, by rising repetition. They may overlap: only the patch masks
+            before refinement are disjoint.
+        dense_fallbacks: cuts that needed the slow dense eigensolver.
     """
 
     masks: list[DiscoveredMask]
@@ -75,13 +75,16 @@ class Discovery:
 
 def discover_masks(
     images: Sequence[np.ndarray], keys: np.ndarray, settings: MaskCutSettings
-) -> list[Discovery]:
-    """Find photographs' objects, each photograph's as if it were alone.
+) -> list[ImageMasks]:
+    """Run MaskCut on a batch of images; results do not depend on the batch.
 
     Args:
-        images: n photographs, (H, W, 3) uint8 RGB, each at its own size.
-        keys: (n, gh, gw, d) float: the patches' keys of the images resized to the working square.
-        settings: The method's constants.
+        images: n images, (H, W, 3) uint8 RGB, each at its own size.
+        keys: (n, gh, gw, d) float, patch keys of the images at `image_size`.
+        settings: of MaskCut.
+
+    Raises:
+        ValueError: `keys` has another shape.
     """
     if keys.ndim != 4 or len(keys) != len(images):
         raise ValueError(f"keys must be ({len(images)}, gh, gw, d), got {keys.shape}")
@@ -97,20 +100,22 @@ def discover_masks(
     )
     patch_masks = np.stack([cut.masks for cut in cuts])
     refined = refine_patch_masks(images, patch_masks, settings)
-    return [Discovery(masks, cut.dense_fallbacks) for masks, cut in zip(refined, cuts, strict=True)]
+    return [
+        ImageMasks(masks, cut.dense_fallbacks) for masks, cut in zip(refined, cuts, strict=True)
+    ]
 
 
 def refine_patch_masks(
     images: Sequence[np.ndarray], patch_masks: np.ndarray, settings: MaskCutSettings
 ) -> list[list[DiscoveredMask]]:
-    """Refine patch masks on their photographs and bring them to the photographs' sizes.
+    """Refine patch masks with the CRF and resize them to the images' own sizes.
 
     Args:
-        images: n photographs, (H, W, 3) uint8 RGB, each at its own size.
-        patch_masks: (n, max_masks, gh, gw) bool; a rejected cut is all False and stays so.
-        settings: The method's constants.
+        images: n images, (H, W, 3) uint8 RGB, each at its own size.
+        patch_masks: (n, max_masks, gh, gw) bool; a rejected cut is all False.
+        settings: of MaskCut.
     """
-    coarse = _enlarge(patch_masks, settings.image_size)
+    coarse = _resize_nearest(patch_masks, settings.image_size)
     refined = coarse
     if settings.use_crf:
         small = np.stack([resize_square(image, settings.image_size) for image in images])
@@ -124,26 +129,26 @@ def refine_patch_masks(
 def _accepted(
     image: np.ndarray, coarse: np.ndarray, refined: np.ndarray, min_iou: float
 ) -> list[DiscoveredMask]:
-    """The masks (max_masks, size, size) that refinement did not change too much."""
+    """Masks whose refinement kept the IoU; both arrays are (max_masks, size, size) bool."""
     found = []
     for repetition in np.flatnonzero(coarse.any(axis=(1, 2))):
         before, after = coarse[repetition], refined[repetition]
         score = float(mask_iou(before[None], after[None])[0, 0])
-        mask = _resize_to_photograph(after, image.shape[0], image.shape[1])
+        mask = _resize_bicubic(after, image.shape[0], image.shape[1])
         if score >= min_iou and mask.any():
             found.append(DiscoveredMask(mask, score, int(repetition)))
     return found
 
 
-def _enlarge(masks: np.ndarray, size: int) -> np.ndarray:
+def _resize_nearest(masks: np.ndarray, size: int) -> np.ndarray:
     """Nearest-neighbour resizing of (..., gh, gw) to (..., size, size)."""
     rows = np.arange(size) * masks.shape[-2] // size
     columns = np.arange(size) * masks.shape[-1] // size
     return masks[..., rows[:, None], columns]
 
 
-def _resize_to_photograph(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bicubic in 8 bits, cut at half of its maximum, as MaskCut does: (height, width) bool."""
+def _resize_bicubic(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bicubic resizing in 8 bits, thresholded at half the maximum as MaskCut does."""
     levels = Image.fromarray(mask.astype(np.uint8) * 255)
     resized = np.asarray(levels.resize((width, height), Image.Resampling.BICUBIC))
     enlarged: np.ndarray = resized > resized.max() / 2

@@ -1,7 +1,7 @@
-"""Selection of the instance masks that become things (U2Seg sec. 3.2).
+"""Select the masks that become things (U2Seg sec. 3.2).
 
-U2Seg publishes neither the confidence threshold nor the size limits of the masks it clusters, so
-every filter is a setting of ours, and what each removed is counted.
+U2Seg publishes neither the score threshold nor the size limits of the masks that it clusters. The
+filters are ours, and the masks that each discards are counted.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ class ThingMaskSettings:
     """Filters, applied in this order.
 
     Attributes:
-        min_score: masks with a lower score go.
-        min_area_share: masks below this share of the image's area go.
-        max_area_share: masks above this share go; they are the background cut the wrong way.
-        max_border_share: masks that cover more than this share of the image's outermost pixels
-            go: what runs along the border is mostly background. 1 keeps them all.
-        max_overlap_iou: a mask goes when its IoU with a better one of the image is above this.
-        max_per_image: at most so many masks an image, the best first.
+        min_score: discard masks with a lower score.
+        min_area_share: discard masks that cover less than this share of the image.
+        max_area_share: discard masks that cover more; they are background.
+        max_border_share: discard masks that cover more than this share of the image's border
+            pixels; they are mostly background. 1 keeps all.
+        max_overlap_iou: discard a mask whose IoU with one of higher score is above this.
+        max_per_image: keep this many masks of highest score per image.
     """
 
     min_score: float = 0.0
@@ -50,11 +50,11 @@ class ThingMaskSettings:
 
 @dataclass(frozen=True)
 class ThingSelection:
-    """What was kept, and how many masks each filter removed.
+    """Kept masks, and the number that each filter discarded.
 
     Attributes:
-        table: the kept rows, unchanged and in their old order.
-        removed: filter name -> masks; the names are those of the settings.
+        table: the kept rows, in their order.
+        removed: discarded masks by the setting's name.
     """
 
     table: pa.Table
@@ -62,15 +62,11 @@ class ThingSelection:
 
 
 def select_things(masks: pa.Table, settings: ThingMaskSettings) -> ThingSelection:
-    """Keep the masks that pass the filters on score, area, overlap and number.
+    """Apply the filters.
 
     Args:
-        masks: MASK_SCHEMA rows of one image or of many. Better means a higher score; equal
-            scores are ordered by instance_id.
+        masks: MASK_SCHEMA rows of any number of images. Equal scores rank by instance_id.
         settings: the filters.
-
-    Returns:
-        The kept rows and the counts.
     """
     score = masks["score"].to_numpy()
     share = masks["area"].to_numpy() / (
@@ -99,7 +95,7 @@ def select_things(masks: pa.Table, settings: ThingMaskSettings) -> ThingSelectio
 
 
 def border_shares(masks: np.ndarray) -> np.ndarray:
-    """Share of the image's outermost pixels that each mask covers.
+    """Share of the image's border pixels that each mask covers.
 
     Args:
         masks: (n, H, W) bool.
@@ -109,7 +105,8 @@ def border_shares(masks: np.ndarray) -> np.ndarray:
     """
     border = np.ones(masks.shape[1:], dtype=bool)
     border[1:-1, 1:-1] = False
-    return masks[:, border].mean(axis=1)
+    shares: np.ndarray = masks[:, border].mean(axis=1)
+    return shares
 
 
 def best_first(masks: pa.Table) -> np.ndarray:
@@ -118,7 +115,7 @@ def best_first(masks: pa.Table) -> np.ndarray:
 
 
 def _distinct(masks: pa.Table, max_overlap_iou: float) -> np.ndarray:
-    """Row numbers of one image's masks that overlap no better kept one, rising."""
+    """Greedy non-maximum suppression by mask IoU: kept row numbers of one image, rising."""
     if len(masks) < 2:
         return np.arange(len(masks))
     overlaps = mask_iou(decoded := decode_masks(masks), decoded)
@@ -132,7 +129,7 @@ def _distinct(masks: pa.Table, max_overlap_iou: float) -> np.ndarray:
 def _filter_images(
     masks: pa.Table, choose: Callable[[pa.Table], np.ndarray]
 ) -> tuple[pa.Table, int]:
-    """Keep the rows that `choose` names in each image's table; also say how many went."""
+    """Keep the row numbers that `choose` returns for each image's table; count the discarded."""
     image_id = masks["image_id"].to_numpy()
     order = np.argsort(image_id, kind="stable")
     starts = np.flatnonzero(np.diff(image_id[order])) + 1

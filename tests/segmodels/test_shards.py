@@ -17,8 +17,8 @@ from segmodels.backbones.feature_shards import (
 )
 from segmodels.backbones.ref import BackboneRef
 from segmodels.cutler.maskcut_shards import (
-    MaskCutChoices,
     MaskCutShard,
+    MaskCutStageSettings,
     instance_id_of,
     maskcut_shard,
 )
@@ -128,7 +128,7 @@ def test_a_shard_on_disk_is_the_same_bytes_twice(images, tmp_path):
 
 def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
     extract_shard(FeatureShard(images, FEATURES, BACKBONE), tmp_path)
-    settings = MaskCutChoices().with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
+    settings = MaskCutStageSettings().with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
     contents = []
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
@@ -141,7 +141,7 @@ def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
 def masks(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     extract_shard(FeatureShard(images, FEATURES, BACKBONE), folder)
-    settings = MaskCutChoices(max_masks=2).with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
+    settings = MaskCutStageSettings(max_masks=2).with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
     counts = maskcut_shard(MaskCutShard(images, folder, settings), folder)
     table = read_table(folder / "masks.arrow")
     assert counts["masks"] == table.num_rows > 0

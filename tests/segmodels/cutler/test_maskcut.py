@@ -1,4 +1,4 @@
-"""From keys to masks at the photograph's size: geometry, dropped masks, and a real photograph."""
+"""From keys to masks at the image's size: geometry, discarded masks, and a real photograph."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ def iou(a, b):
     return np.sum(a & b) / np.sum(a | b)
 
 
-def photograph(height, width, rows, columns):
+def box_image(height, width, rows, columns):
     """A red box on green, with the 6 x 6 keys that a perfect backbone would give."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 1] = 140
@@ -46,10 +46,8 @@ def photograph(height, width, rows, columns):
     ids=["portrait", "landscape", "square"],
 )
 @pytest.mark.parametrize("use_crf", [True, False])
-def test_masks_lie_where_the_object_is_at_the_photographs_size(
-    height, width, rows, columns, use_crf
-):
-    image, box, keys = photograph(height, width, rows, columns)
+def test_masks_lie_where_the_object_is_at_the_images_size(height, width, rows, columns, use_crf):
+    image, box, keys = box_image(height, width, rows, columns)
 
     first = discover_masks(image, keys, replace(SMALL, use_crf=use_crf))[0]
 
@@ -62,7 +60,7 @@ def test_masks_lie_where_the_object_is_at_the_photographs_size(
 
 def test_the_score_is_the_overlap_with_the_refined_mask():
     # The box ends inside a patch, so the CRF moves the mask's edge.
-    image, _, keys = photograph(48, 48, slice(8, 27), slice(16, 40))
+    image, _, keys = box_image(48, 48, slice(8, 27), slice(16, 40))
     working = discover_masks(image, keys, SMALL)[0]
     coarse = maskcut(keys.reshape(36, 2), (6, 6)).masks[:1].repeat(8, axis=1).repeat(8, axis=2)
 
@@ -73,8 +71,8 @@ def test_the_score_is_the_overlap_with_the_refined_mask():
     np.testing.assert_array_equal(working.mask, refined[0])
 
 
-def test_a_mask_that_refinement_changes_too_much_is_dropped():
-    image, _, keys = photograph(48, 48, slice(8, 27), slice(16, 40))
+def test_a_mask_that_refinement_changes_too_much_is_discarded():
+    image, _, keys = box_image(48, 48, slice(8, 27), slice(16, 40))
 
     found = discover_masks(image, keys, replace(SMALL, crf_min_iou=1.0))
 
@@ -106,14 +104,14 @@ def test_rejected_cuts_leave_no_masks_and_keep_their_numbers():
 
 
 def test_grids_need_not_divide_the_working_image():
-    image, box, keys = photograph(50, 50, slice(8, 25), slice(17, 42))
+    image, box, keys = box_image(50, 50, slice(8, 25), slice(17, 42))
 
     found = discover_masks(image, keys, MaskCutSettings(image_size=50, use_crf=False))
 
     assert iou(found[0].mask, box) > 0.9
 
 
-def test_a_mask_that_vanishes_at_the_photographs_size_is_dropped():
+def test_a_mask_that_vanishes_at_the_images_size_is_discarded():
     regions = np.zeros((24, 24), int)
     regions[1, 1] = 1
     keys, settings = np.eye(2)[regions], MaskCutSettings(image_size=24, use_crf=False, max_masks=1)
@@ -124,7 +122,7 @@ def test_a_mask_that_vanishes_at_the_photographs_size_is_dropped():
 
 
 def test_centred_keys_see_past_a_common_part():
-    image, box, keys = photograph(48, 48, slice(8, 24), slice(16, 40))
+    image, box, keys = box_image(48, 48, slice(8, 24), slice(16, 40))
     offset = keys.astype(np.float32) + 20.0
 
     centred = discover_masks(image, offset, replace(SMALL, center_keys=True))
@@ -132,29 +130,29 @@ def test_centred_keys_see_past_a_common_part():
     assert iou(centred[0].mask, box) > 0.95
 
 
-def test_same_photograph_same_masks():
-    image, _, keys = photograph(60, 120, slice(20, 40), slice(20, 60))
+def test_same_image_same_masks():
+    image, _, keys = box_image(60, 120, slice(20, 40), slice(20, 60))
 
     first, second = (discover_masks(image, keys, SMALL) for _ in range(2))
 
     assert [mask.mask.tobytes() for mask in first] == [mask.mask.tobytes() for mask in second]
 
 
-def test_photographs_are_treated_as_if_each_were_alone():
-    shown = [
-        photograph(60, 120, slice(20, 40), slice(20, 60)),
-        photograph(48, 48, slice(8, 24), slice(16, 40)),
+def test_results_do_not_depend_on_the_batch():
+    boxes = [
+        box_image(60, 120, slice(20, 40), slice(20, 60)),
+        box_image(48, 48, slice(8, 24), slice(16, 40)),
     ]
-    images, keys = [each[0] for each in shown], np.stack([each[2] for each in shown])
+    images, keys = [each[0] for each in boxes], np.stack([each[2] for each in boxes])
 
     together = discover_in_all(images, keys, SMALL)
 
-    for image, image_keys, discovery in zip(images, keys, together, strict=True):
+    for image, image_keys, in_batch in zip(images, keys, together, strict=True):
         alone = discover_masks(image, image_keys, SMALL)
-        assert [found.mask.tobytes() for found in discovery.masks] == [
+        assert [found.mask.tobytes() for found in in_batch.masks] == [
             found.mask.tobytes() for found in alone
         ]
-        assert discovery.dense_fallbacks == 0
+        assert in_batch.dense_fallbacks == 0
 
 
 def test_keys_without_a_grid_are_refused():
@@ -162,7 +160,7 @@ def test_keys_without_a_grid_are_refused():
         discover_masks(np.zeros((48, 48, 3), np.uint8), np.ones((36, 2)), SMALL)
 
 
-def test_masks_of_a_reference_photograph(test_data):
+def test_masks_of_a_reference_image(test_data):
     reference = np.load(test_data / "reference" / "maskcut" / "0166.npz")
     post = np.unpackbits(reference["post"], axis=-1).astype(bool)
     keys = reference["features"].reshape(60, 60, 40)
