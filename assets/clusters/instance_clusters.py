@@ -1,7 +1,6 @@
-"""Stage instance_clusters: k-means over the embeddings of all instances."""
+"""Stage instance_clusters: k-means over the instance embeddings."""
 
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -13,8 +12,13 @@ from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import finished_shards
 from assets.stages.store import Store, digest_of
 from kernels.errors import TooFewPointsError
-from segmodels.formats.arrow import read_table, write_table
-from segmodels.u2seg.clusters import ClusterSettings, cluster_instances, cluster_statistics
+from segmodels.formats.arrow import read_table
+from segmodels.u2seg.clusters import (
+    ClusterSettings,
+    cluster_instances,
+    cluster_sizes,
+    write_clusters,
+)
 from segmodels.u2seg.embedding_shards import read_embeddings
 
 CODE_VERSION = "1"
@@ -33,28 +37,16 @@ def instance_clusters(
     config: ClusterConfig,  # type: ignore[valid-type]
     store: Store,
 ) -> dg.MaterializeResult[None]:
-    """k-means over all instances, with the count that the partition key names."""
+    """Clusters of the instances; the partition key names their number."""
     key = CLUSTERINGS.key_of(context)
     stage = store.stage("instance_clusters", str(key))
     settings = resolve_settings(config, ClusterSettings, stage)
     upstream = store.stage("instance_embeddings").require()
 
-    def compute(folder: Path) -> dict[str, Any]:
-        import zarr
-
+    def compute(folder: Path) -> dict[str, int]:
         vectors, ids = read_embeddings(finished_shards(upstream).in_order)
-        table, centroids = cluster_instances(vectors, ids, key.num_clusters, key.seed, settings)
-        write_table(table, folder / "clusters.arrow")
-        group = zarr.open_group(folder / "centroids.zarr", mode="w", zarr_format=3)
-        group.create_array("centroids", data=centroids, compressors=None)
-        sizes = cluster_statistics(table, key.num_clusters).sizes
-        return {
-            "instances": table.num_rows,
-            "clusters": key.num_clusters,
-            "empty_clusters": int((sizes == 0).sum()),
-            "smallest_cluster": int(sizes.min()),
-            "largest_cluster": int(sizes.max()),
-        }
+        clustering = cluster_instances(vectors, ids, key.num_clusters, key.seed, settings)
+        return write_clusters(folder, *clustering)
 
     digest = digest_of(CODE_VERSION, settings, str(key), upstream.digest)
     try:
@@ -62,7 +54,7 @@ def instance_clusters(
     except TooFewPointsError as error:
         raise dg.Failure(str(error)) from error
     table = read_table(version.folder / "clusters.arrow")
-    sizes = np.sort(cluster_statistics(table, key.num_clusters).sizes)[::-1]
+    sizes = np.sort(cluster_sizes(table, key.num_clusters))[::-1]
     names = [f"{rank + 1}. largest" for rank in range(min(10, len(sizes)))]
     return result(
         version,

@@ -1,4 +1,4 @@
-"""The name of one clustering: how many clusters, of which thing masks, with which seed."""
+"""The key of a clustering: the number of clusters, the round of the thing masks, the seed."""
 
 import re
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ _PATTERN = re.compile(r"k(?P<k>[0-9]{1,9})(-r(?P<r>[0-9]{1,4}))?(-s(?P<s>[0-9]{1
 
 @dataclass(frozen=True, order=True)
 class ClusteringKey:
-    """A clustering; its text form is canonical, so one clustering has one name.
+    """A clustering; each has exactly one text form.
 
     Attributes:
-        num_clusters: Cluster count, at least 1.
-        round: Self-training round whose masks are clustered; None means the masks that the
+        num_clusters: at least 1.
+        round: CutLER round of the clustered masks, at least 1; None for the masks that the
             settings choose.
-        seed: Seed of the clustering and of everything trained on it.
+        seed: of the clustering and of the training on it, at least 0.
     """
 
     num_clusters: int
@@ -41,12 +41,12 @@ class ClusteringKey:
         """Read a key.
 
         Raises:
-            ValueError: The text is not a key in its canonical form; says what it should be.
+            ValueError: the text is no key, or not in its canonical form.
         """
         match = _PATTERN.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"a clustering key reads {GRAMMAR} (cluster count in four digits, then "
+                f"a clustering key reads {GRAMMAR} (number of clusters in four digits, then "
                 f"optionally the self-training round and the seed), got {text!r}"
             )
         try:

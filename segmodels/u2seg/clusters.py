@@ -1,13 +1,17 @@
-"""Clustering of instances: the cluster is an instance's class (U2Seg, section 3.2)."""
+"""Cluster instances by their embeddings; the cluster is the pseudo class (U2Seg sec. 3.2)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import zarr
 
+from kernels.backend import Backend
 from kernels.errors import TooFewPointsError
 from kernels.kmeans import kmeans
+from segmodels.formats.arrow import write_table
 
 _COLUMNS: list["pa.Field[Any]"] = [
     pa.field("instance_id", pa.int64(), nullable=False),
@@ -19,21 +23,21 @@ CLUSTER_SCHEMA = pa.schema(_COLUMNS)
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """How instances are clustered; their number comes from the clustering's key.
+    """Settings of k-means; the number of clusters comes from the clustering key.
 
     Attributes:
-        iterations: Most rounds of k-means; U2Seg runs 100.
-        init: First centroids: "random" points, as U2Seg takes them, or "k-means++".
-        restarts: Starts, of which the tightest clustering is kept; U2Seg starts once.
-        normalise: Scale every embedding to unit length first; U2Seg does not.
-        backend: Where distances are computed.
+        iterations: most iterations; 100 in U2Seg.
+        init: initial centroids: "random" points, as in U2Seg, or "k-means++".
+        restarts: initialisations, of which the one of lowest inertia is kept; 1 in U2Seg.
+        normalise: scale embeddings to unit length first; U2Seg does not.
+        backend: where distances are computed.
     """
 
     iterations: int = 100
     init: Literal["random", "k-means++"] = "random"
     restarts: int = 1
     normalise: bool = False
-    backend: Literal["auto", "cpu", "gpu"] = "auto"
+    backend: Backend = "auto"
 
 
 def cluster_instances(
@@ -43,25 +47,24 @@ def cluster_instances(
     seed: int,
     settings: ClusterSettings,
 ) -> tuple[pa.Table, np.ndarray]:
-    """Put every instance into one of `num_clusters` clusters, none of them empty.
+    """Assign every instance to one of `num_clusters` clusters, none of them empty.
 
-    The result does not depend on the order of the instances: they are sorted by id first.
+    Instances are sorted by id first, so their order does not matter.
 
     Args:
         embeddings: (n, d) float32.
         instance_ids: (n,) int64, unique.
-        num_clusters: Number of clusters.
-        seed: Chooses the first centroids.
-        settings: See ClusterSettings.
+        num_clusters: K.
+        seed: of the initial centroids.
+        settings: of k-means.
 
     Returns:
-        A table of CLUSTER_SCHEMA in ascending instance_id, cluster_id in [0, num_clusters),
-        distance = Euclidean distance to the own centroid; and centroids
-        (num_clusters, d) float32.
+        CLUSTER_SCHEMA rows by rising instance_id, with cluster_id in [0, K) and the Euclidean
+        distance to the centroid; and the centroids (K, d) float32.
 
     Raises:
-        TooFewPointsError: There are fewer (distinct) instances than clusters.
-        ValueError: Ids repeat or do not fit the embeddings.
+        TooFewPointsError: there are fewer distinct instances than clusters.
+        ValueError: ids repeat, or their number is not that of the embeddings.
     """
     if len(embeddings) != len(instance_ids):
         raise ValueError(f"{len(embeddings)} embeddings do not fit {len(instance_ids)} ids")
@@ -90,30 +93,21 @@ def cluster_instances(
     return pa.table(columns, schema=CLUSTER_SCHEMA), clustering.centroids
 
 
-@dataclass(frozen=True)
-class ClusterStatistics:
-    """How evenly instances spread over clusters.
+def write_clusters(folder: Path, clusters: pa.Table, centroids: np.ndarray) -> dict[str, int]:
+    """Write `clusters.arrow` and `centroids.zarr`; returns counts."""
+    write_table(clusters, folder / "clusters.arrow")
+    group = zarr.open_group(folder / "centroids.zarr", mode="w", zarr_format=3)
+    group.create_array("centroids", data=centroids, compressors=None)
+    sizes = cluster_sizes(clusters, len(centroids))
+    return {
+        "instances": len(clusters),
+        "clusters": len(centroids),
+        "empty_clusters": int((sizes == 0).sum()),
+        "smallest_cluster": int(sizes.min()),
+        "largest_cluster": int(sizes.max()),
+    }
 
-    Attributes:
-        sizes: (num_clusters,) int64 instances per cluster.
-        mean_distances: (num_clusters,) float64, 0 for an empty cluster.
-        effective_clusters: exp of the entropy of the sizes: num_clusters when all are equal,
-            near 1 when one cluster holds nearly everything.
-    """
 
-    sizes: np.ndarray
-    mean_distances: np.ndarray
-    effective_clusters: float
-
-
-def cluster_statistics(clusters: pa.Table, num_clusters: int) -> ClusterStatistics:
-    """Summarise a table of `cluster_instances`."""
-    labels = clusters["cluster_id"].to_numpy()
-    sizes = np.bincount(labels, minlength=num_clusters)
-    total = np.bincount(labels, clusters["distance"].to_numpy(), minlength=num_clusters)
-    shares = sizes[sizes > 0] / max(sizes.sum(), 1)
-    return ClusterStatistics(
-        sizes=sizes,
-        mean_distances=total / np.maximum(sizes, 1),
-        effective_clusters=float(np.exp(-(shares * np.log(shares)).sum())),
-    )
+def cluster_sizes(clusters: pa.Table, num_clusters: int) -> np.ndarray:
+    """Count the instances of each cluster: (num_clusters,) int64."""
+    return np.bincount(clusters["cluster_id"].to_numpy(), minlength=num_clusters)

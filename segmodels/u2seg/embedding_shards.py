@@ -1,4 +1,4 @@
-"""Stage instance_embeddings: one vector an instance, one Zarr group a shard of images."""
+"""Work of the stage instance_embeddings: one vector per instance, one Zarr group per shard."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
 
 @dataclass(frozen=True)
 class EmbeddingShard:
-    """One shard's work: images and their instances, settings, which backbone."""
+    """Images of one shard (IMAGES_SCHEMA), their instances (MASK_SCHEMA), settings and backbone."""
 
     images: pa.Table
     instances: pa.Table
@@ -43,7 +43,7 @@ def embed_shard(work: EmbeddingShard, folder: Path) -> dict[str, float]:
 
 
 def read_embeddings(folders: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """All embeddings (n, d) float32 and their instance ids (n,) int64, in order of folders."""
+    """Read embeddings (n, d) float32 and instance ids (n,) int64, in the order of the folders."""
     vectors, ids = [], []
     for folder in folders:
         group = zarr.open_group(folder / "embeddings.zarr", mode="r")

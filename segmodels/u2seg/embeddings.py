@@ -1,7 +1,7 @@
-"""One vector an instance, which clusters of instances are found on (U2Seg, section 3.2).
+"""Instance embeddings, on which instances are clustered (U2Seg sec. 3.2).
 
-U2Seg's code embeds one picture an instance by the CLS token of DINO. How that picture was cut is
-not published: box or masked box, the fill and the margin are our choice here, and a setting.
+U2Seg's code embeds a crop of each instance by the CLS token of DINO. How it crops is not published;
+box or masked box, fill and margin are settings of ours.
 """
 
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """How an instance becomes a vector.
+    """How instances are embedded.
 
     Attributes:
-        feature: "cls": the CLS token of the instance's own crop, not normalised (U2Seg's code);
-            "masked_keys": the mean of the whole image's keys inside the mask (much cheaper: one
-            pass of the backbone an image, not one an instance).
-        crop: "masked_box": pixels outside the mask are filled; "box": they stay. Only for "cls".
-        margin: Border around the box, as a share of its longer side, at least 0. Only for "cls".
-        fill: What the background is filled with. Only for "masked_box".
-        crop_size: Side in pixels of the square that the backbone sees; 0 takes the backbone's
-            own image size. U2Seg's code: 480.
-        batch_size: Crops a pass of the backbone.
+        feature: "cls": CLS token of the instance's crop, not normalised (U2Seg's code);
+            "masked_keys": mean of the image's keys inside the mask (cheaper: one forward pass per
+            image, not per instance).
+        crop: "masked_box" fills the pixels outside the mask, "box" keeps them. Only for "cls".
+        margin: around the box, as a share of its longer side, at least 0. Only for "cls".
+        fill: colour outside the mask. Only for "masked_box".
+        crop_size: side of the backbone's square input, px; 0 takes the backbone's `image_size`.
+            U2Seg's code: 480.
+        batch_size: crops per forward pass.
     """
 
     feature: Literal["cls", "masked_keys"] = "cls"
@@ -58,16 +58,16 @@ def embed_instances(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        masks: (m, H, W) bool, each with at least one pixel.
-        backbone: As `segmodels.dino.load_backbone` gives it.
-        settings: See EmbeddingSettings.
+        masks: (m, H, W) bool, none empty.
+        backbone: as from `load_backbone`.
+        settings: how to embed.
 
     Returns:
-        (m, d) float32, d the backbone's width.
+        (m, d) float32; d is the backbone's dimension.
 
     Raises:
-        ValueError: Masks do not fit the image, one is empty, or the crop size is no multiple of
-            the patch size.
+        ValueError: masks and image differ in size, a mask is empty, or `crop_size` is no multiple
+            of the patch size.
     """
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2] or masks.dtype != np.bool_:
         raise ValueError(
@@ -86,7 +86,7 @@ def embed_instances(
         return np.zeros((0, backbone.dim), np.float32)
     if settings.feature == "masked_keys":
         return _mean_keys(image, masks, backbone, size)
-    crops = (centre_crop(cut_instance(image, mask, settings), size) for mask in masks)
+    crops = (center_crop(crop_instance(image, mask, settings), size) for mask in masks)
     vectors = [
         backbone.extract(_tensor(batch)).cls.cpu().numpy()
         for batch in _batches(crops, settings.batch_size)
@@ -94,15 +94,15 @@ def embed_instances(
     return np.concatenate(vectors).astype(np.float32, copy=False)
 
 
-def cut_instance(image: np.ndarray, mask: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
-    """Cut an instance out of its image.
+def crop_instance(image: np.ndarray, mask: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
+    """Crop an instance from its image, (H, W, 3) uint8 RGB.
 
     Returns:
-        (h, w, 3) uint8: the mask's box with its margin, as far as the image reaches.
+        (h, w, 3) uint8: the mask's box and its margin, clipped to the image.
     """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    longer = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    border = round(settings.margin * longer)
+    longer_side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    border = round(settings.margin * longer_side)
     box = (
         slice(max(rows[0] - border, 0), rows[-1] + 1 + border),
         slice(max(columns[0] - border, 0), columns[-1] + 1 + border),
@@ -113,27 +113,25 @@ def cut_instance(image: np.ndarray, mask: np.ndarray, settings: EmbeddingSetting
     return crop
 
 
-def centre_crop(crop: np.ndarray, size: int) -> np.ndarray:
-    """Resize the shorter side to `size` (bilinear) and keep the square in the middle.
-
-    An instance much longer than wide loses its ends, as in U2Seg's code.
+def center_crop(crop: np.ndarray, size: int) -> np.ndarray:
+    """Resize the shorter side to `size` (bilinear) and crop the centre square, as U2Seg's code does.
 
     Returns:
         (size, size, 3) uint8.
     """
     height, width = crop.shape[:2]
     shorter = min(height, width)
-    # The square in the middle, in pixels of the crop: resizing only it saves the rest.
+    # Resizing only the centre square is the same and cheaper.
     left, top = (width - shorter) / 2, (height - shorter) / 2
-    middle = (left, top, left + shorter, top + shorter)
-    resized = Image.fromarray(crop).resize((size, size), Image.Resampling.BILINEAR, box=middle)
+    square = (left, top, left + shorter, top + shorter)
+    resized = Image.fromarray(crop).resize((size, size), Image.Resampling.BILINEAR, box=square)
     return np.asarray(resized)
 
 
 def pool_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the share (gh, gw) float32 of each patch that the mask covers.
+    """Return the share of each patch that the mask covers, (gh, gw) float32.
 
-    Exact also where the grid does not divide the image: pixels on an edge count in part.
+    Exact also where the grid does not divide the image: pixels are split between patches.
     """
     rows, columns = (_overlaps(*sides) for sides in zip(grid, mask.shape, strict=True))
     pooled: np.ndarray = rows @ mask.astype(np.float32) @ columns.T
@@ -141,7 +139,7 @@ def pool_mask(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _overlaps(cells: int, pixels: int) -> np.ndarray:
-    """Return (cells, pixels) float32: the share of each cell that lies in each pixel."""
+    """Return the share of each cell that lies in each pixel, (cells, pixels) float32."""
     edges = np.linspace(0, pixels, cells + 1)[:, None]
     starts = np.arange(pixels)
     inside = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
@@ -149,7 +147,7 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
 
 
 def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: "Backbone", size: int) -> np.ndarray:
-    """Mean of the keys of the image (resized to a square, as for MaskCut) inside each mask."""
+    """Mean key of the image, resized to a square as for MaskCut, inside each mask."""
     batch = normalised_pixels(resize_square(image, size))[None]
     keys = backbone.extract(_tensor(batch)).keys[0].cpu().numpy().astype(np.float64)
     weights = np.stack([pool_mask(mask, keys.shape[:2]) for mask in masks]).astype(np.float64)
@@ -176,7 +174,7 @@ def _fill_colour(fill: Literal["imagenet_mean", "black"]) -> np.ndarray:
 
 
 def _tensor(batch: np.ndarray) -> "torch.Tensor":
-    # Here, not above: the settings of this module are read where torch is not loaded.
+    # Imported here: the settings of this module are read where torch is not loaded.
     import torch
 
     return torch.from_numpy(batch)

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
+import zarr
 
 from kernels.errors import TooFewPointsError
+from segmodels.formats.arrow import read_table
 from segmodels.u2seg.clusters import (
     CLUSTER_SCHEMA,
     ClusterSettings,
     cluster_instances,
-    cluster_statistics,
+    cluster_sizes,
+    write_clusters,
 )
 
 
@@ -80,15 +83,23 @@ def test_wrong_ids_are_refused():
         cluster_instances(embeddings, np.array([1, 1, 2, 3, 4, 5]), 2, 0, ClusterSettings())
 
 
-def test_statistics():
+def test_sizes_count_empty_clusters_too():
     embeddings, ids = two_groups()
     clusters, _ = cluster_instances(embeddings, ids, 2, 0, ClusterSettings())
-    statistics = cluster_statistics(clusters, 2)
-    np.testing.assert_array_equal(statistics.sizes, [3, 3])
-    assert statistics.effective_clusters == pytest.approx(2)
-    np.testing.assert_allclose(
-        sorted(statistics.mean_distances), [0.4 / 3, (1 / 3 + 0.2 / 3 + 0.8 / 3) / 3], atol=1e-5
-    )
-    padded = cluster_statistics(clusters, 4)
-    np.testing.assert_array_equal(padded.sizes, [3, 3, 0, 0])
-    np.testing.assert_array_equal(padded.mean_distances[2:], 0)
+    np.testing.assert_array_equal(cluster_sizes(clusters, 2), [3, 3])
+    np.testing.assert_array_equal(cluster_sizes(clusters, 4), [3, 3, 0, 0])
+
+
+def test_what_is_written_is_what_was_found(tmp_path):
+    embeddings, ids = two_groups()
+    clusters, centroids = cluster_instances(embeddings, ids, 2, 0, ClusterSettings())
+    assert write_clusters(tmp_path, clusters, centroids) == {
+        "instances": 6,
+        "clusters": 2,
+        "empty_clusters": 0,
+        "smallest_cluster": 3,
+        "largest_cluster": 3,
+    }
+    assert read_table(tmp_path / "clusters.arrow").equals(clusters)
+    stored = zarr.open_group(tmp_path / "centroids.zarr", mode="r")["centroids"]
+    np.testing.assert_array_equal(np.asarray(stored), centroids)

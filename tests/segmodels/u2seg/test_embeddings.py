@@ -9,8 +9,8 @@ from segmodels.backbones.pixels import IMAGENET_MEAN, normalised_pixels, resize_
 from segmodels.backbones.vit import VisionTransformer, ViTShape
 from segmodels.u2seg.embeddings import (
     EmbeddingSettings,
-    centre_crop,
-    cut_instance,
+    center_crop,
+    crop_instance,
     embed_instances,
     pool_mask,
 )
@@ -32,7 +32,7 @@ def backbone():
 
 @pytest.fixture
 def scene():
-    """A noisy photograph 40 x 60 and three instances in it."""
+    """A noisy image 40 x 60 and three instances in it."""
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     masks = np.zeros((3, 40, 60), bool)
     masks[0, 10:20, 20:40] = True
@@ -45,17 +45,17 @@ def test_the_crop_is_the_box_with_its_margin(scene):
     image, masks = scene
     kept = EmbeddingSettings(crop="box", margin=0.1)
     # The longer side is 20, so the border is 2 pixels on every side.
-    np.testing.assert_array_equal(cut_instance(image, masks[0], kept), image[8:22, 18:42])
+    np.testing.assert_array_equal(crop_instance(image, masks[0], kept), image[8:22, 18:42])
     # At the corner the image ends the border.
     wide = EmbeddingSettings(crop="box", margin=1)
-    np.testing.assert_array_equal(cut_instance(image, masks[1], wide), image[:10, :10])
+    np.testing.assert_array_equal(crop_instance(image, masks[1], wide), image[:10, :10])
 
 
 @pytest.mark.parametrize(("fill", "colour"), [("imagenet_mean", FILL), ("black", np.zeros(3))])
 def test_a_masked_box_keeps_the_instance_alone(scene, fill, colour):
     image, masks = scene
     before = image.copy()
-    crop = cut_instance(image, masks[0], EmbeddingSettings(margin=0.1, fill=fill))
+    crop = crop_instance(image, masks[0], EmbeddingSettings(margin=0.1, fill=fill))
     np.testing.assert_array_equal(crop[2:-2, 2:-2], image[10:20, 20:40])
     border = np.ones(crop.shape[:2], bool)
     border[2:-2, 2:-2] = False
@@ -72,7 +72,7 @@ def test_the_square_in_the_middle(shape):
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     crop = np.stack([rows * 4, columns * 4, 0 * rows], axis=-1).astype(np.uint8)
     shorter = min(shape)
-    square = centre_crop(crop, 16)
+    square = center_crop(crop, 16)
     assert square.shape == (16, 16, 3)
     # Resized first and cut afterwards, as the method says it.
     scaled = [round(16 * side / shorter) for side in shape]
@@ -104,7 +104,7 @@ def test_cls_is_that_of_the_crop(scene, backbone):
     assert vectors.shape == (3, 32)
     assert vectors.dtype == np.float32
     for mask, vector in zip(masks, vectors, strict=True):
-        pixels = normalised_pixels(centre_crop(cut_instance(image, mask, settings), 32))
+        pixels = normalised_pixels(center_crop(crop_instance(image, mask, settings), 32))
         expected = backbone.extract(torch.from_numpy(pixels[None])).cls[0].numpy()
         np.testing.assert_allclose(vector, expected, atol=1e-5)
 
