@@ -1,37 +1,17 @@
-"""Stage cutler_masks: masks of the self-training rounds."""
+"""Stage cutler_masks: masks of CutLER's self-training rounds."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
+from segmodels.cutler.rounds import CutlerSettings
 from segmodels.formats.arrow import write_table
 from segmodels.formats.masks import MASK_SCHEMA
 
 CODE_VERSION = "1"
-
-
-@dataclass(frozen=True)
-class CutlerSettings:
-    """Self-training of a class-agnostic detector on the MaskCut masks.
-
-    Attributes:
-        rounds: number of rounds; 0 leaves the stage out and its table empty.
-    """
-
-    rounds: int = 0
-
-    def __post_init__(self) -> None:
-        if self.rounds != 0:
-            raise ValueError(
-                f"rounds must be 0 (self-training rounds are not built yet), got {self.rounds}"
-            )
-
-
 CutlerConfig = config_for(CutlerSettings)
 
 
@@ -43,12 +23,12 @@ def cutler_masks(
     config: CutlerConfig,  # type: ignore[valid-type]
     store: Store,
 ) -> dg.MaterializeResult[None]:
-    """Masks of the self-training rounds: none until a round is asked for."""
+    """Masks of the self-training rounds; none without rounds."""
     stage = store.stage("cutler_masks")
     settings = resolve_settings(config, CutlerSettings, stage)
     upstream = store.stage("maskcut_masks").require()
 
-    def compute(folder: Path) -> dict[str, Any]:
+    def compute(folder: Path) -> dict[str, int]:
         write_table(MASK_SCHEMA.empty_table(), folder / "masks.arrow")
         return {"masks": 0}
 

@@ -1,4 +1,4 @@
-"""Stage maskcut_masks: masks by normalized cuts and a dense CRF, by shard."""
+"""Stage maskcut_masks: MaskCut and dense CRF, by shard."""
 
 import dagster as dg
 
@@ -27,7 +27,7 @@ def maskcut_masks(
     store: Store,
     shards: ShardRunner,
 ) -> dg.MaterializeResult[None]:
-    """Masks found by MaskCut and refined by the dense CRF, at each image's own size."""
+    """Masks by MaskCut, refined by the dense CRF, at each image's own size."""
     stage = store.stage("maskcut_masks")
     chosen = resolve_settings(config, MaskCutStageSettings, stage)
     settings = chosen.with_advice(maskcut_advice(store))

@@ -1,4 +1,4 @@
-"""Stage thing_masks: the instances that go on."""
+"""Stage thing_masks: the masks that become things."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def thing_masks(
     config: ThingMaskConfig,  # type: ignore[valid-type]
     store: Store,
 ) -> dg.MaterializeResult[None]:
-    """The instances of the training images that go on: selected by area, score and overlap."""
+    """Masks of the training images that pass the filters on score, area, border and overlap."""
     stage = store.stage("thing_masks")
     settings = resolve_settings(config, ThingMaskSettings, stage)
     upstream = store.stage("maskcut_masks").require()
