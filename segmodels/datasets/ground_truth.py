@@ -1,4 +1,4 @@
-"""Ground truth of a dataset: things and stuff of its images, whatever files they came in."""
+"""Ground truth of a data set: things and stuff of its images, from COCO files of either kind."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -8,28 +8,28 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kernels import rle
-from segmodels.datasets.coco_groups import GROUP_CATEGORIES, GROUP_OF_CATEGORY
 from segmodels.datasets.image_source import ImageSource, read_annotations
+from segmodels.datasets.label_map import LabelMap, load_label_map
+from segmodels.formats.arrow import column_values
 from segmodels.formats.coco import CocoInstances, Instance
 from segmodels.formats.coco_json import Category
 from segmodels.formats.errors import InputError
 from segmodels.formats.panoptic import CocoPanoptic, Segment
 
-STUFF_GROUPINGS = ("none", "coco15")
 PanopticTruth = tuple[NDArray[np.int32], list[Segment]]
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What is annotated of the images of a dataset; masks and maps are read when asked for.
+    """Annotations of the images of a data set; masks and maps are read on access.
 
     Attributes:
         thing_categories: By ascending id.
-        stuff_categories: By ascending id, grouped where that was asked for.
+        stuff_categories: By ascending id, after the label map.
         instance_image_ids: Images whose things are annotated, with any or with none, in the
             order of the images table.
         panoptic_image_ids: Images with a panoptic map, likewise.
-        stuff_grouping: "none", or "coco15" for U2Seg's groups.
+        label_map: Grouping of the stuff classes; None for the classes as annotated.
         merge_stuff_segments: Whether stuff segments of one class in an image are one segment.
     """
 
@@ -37,7 +37,7 @@ class GroundTruth:
     stuff_categories: tuple[Category, ...]
     instance_image_ids: tuple[int, ...]
     panoptic_image_ids: tuple[int, ...]
-    stuff_grouping: str
+    label_map: LabelMap | None
     merge_stuff_segments: bool
     _instances: dict[int, CocoInstances]
     _panoptic: dict[int, CocoPanoptic]
@@ -66,8 +66,8 @@ class GroundTruth:
         if file is None:
             return None
         segment_map, segments = file.segment_map(image_id), file.segments(image_id)
-        if self.stuff_grouping == "coco15":
-            segments = [_grouped(segment, file) for segment in segments]
+        if self.label_map is not None:
+            segments = [_grouped(segment, file, self.label_map) for segment in segments]
         if self.merge_stuff_segments:
             stuff = {category.id for category in self.stuff_categories}
             return _merge_segments(segment_map, segments, stuff)
@@ -84,9 +84,9 @@ class GroundTruth:
             return None
         segment_map, segments = found
         category_of = {segment.id: segment.category_id for segment in segments}
-        ids, places = np.unique(segment_map, return_inverse=True)
+        ids, inverse = np.unique(segment_map, return_inverse=True)
         categories = np.array([category_of.get(value, 0) for value in ids.tolist()], np.int32)
-        return categories[places].reshape(segment_map.shape)
+        return categories[inverse].reshape(segment_map.shape)
 
 
 def load_ground_truth(
@@ -99,28 +99,26 @@ def load_ground_truth(
     """Collect the ground truth of the images of a table.
 
     Args:
-        sources: Those that the table was scanned from; sources without annotations are passed by.
-        images_table: IMAGES_SCHEMA; annotations of other images are left out.
-        stuff_grouping: "coco15" scores COCO's stuff in U2Seg's 15 groups (U2Seg sec. 4.1).
+        sources: The sources of the table; those without annotations are skipped.
+        images_table: IMAGES_SCHEMA; annotations of other images are ignored.
+        stuff_grouping: Name of a label map: "none", or "coco15" for the 15 groups of COCO's stuff
+            classes (U2Seg sec. 4.1).
         merge_stuff_segments: False is U2Seg's reading, in which two kinds of wall in one image
             stay two segments of the group wall; True makes them one.
 
     Raises:
-        InputError: Annotation files are missing or contradict each other, or stuff_grouping does
-            not know a stuff class.
+        InputError: Annotation files are missing or contradict each other, or the label map does
+            not exist or does not know a stuff class.
     """
-    if stuff_grouping not in STUFF_GROUPINGS:
-        raise InputError(f"stuff_grouping must be none or coco15, got {stuff_grouping!r}")
-    image_ids: list[int] = [
-        row["image_id"] for row in images_table.select(["image_id"]).to_pylist()
-    ]
+    label_map = load_label_map(stuff_grouping)
+    image_ids: list[int] = column_values(images_table, "image_id")
     wanted = set(image_ids)
     instances: dict[int, CocoInstances] = {}
     panoptic: dict[int, CocoPanoptic] = {}
     categories: dict[int, Category] = {}
     for source in sources:
         instance_file, panoptic_file = read_annotations(source)
-        # The panoptic file comes last: it alone knows what is stuff.
+        # The panoptic file comes last, as only it distinguishes stuff.
         for file in (instance_file, panoptic_file):
             if file is not None:
                 _add_categories(categories, file.categories.values(), source)
@@ -129,8 +127,8 @@ def load_ground_truth(
         if panoptic_file is not None:
             panoptic |= dict.fromkeys(wanted & set(panoptic_file.image_ids), panoptic_file)
     stuff = [category for category in categories.values() if not category.isthing]
-    if stuff_grouping == "coco15":
-        stuff = _groups(stuff)
+    if label_map is not None:
+        stuff = list(label_map.group(stuff))
     things = [category for category in categories.values() if category.isthing]
     _refuse_shared_category_ids(things, stuff)
     return GroundTruth(
@@ -140,7 +138,7 @@ def load_ground_truth(
             image_id for image_id in image_ids if image_id in instances or image_id in panoptic
         ),
         panoptic_image_ids=tuple(image_id for image_id in image_ids if image_id in panoptic),
-        stuff_grouping=stuff_grouping,
+        label_map=label_map,
         merge_stuff_segments=merge_stuff_segments,
         _instances=instances,
         _panoptic=panoptic,
@@ -160,35 +158,25 @@ def _add_categories(
         categories[category.id] = category
 
 
-def _groups(stuff: Sequence[Category]) -> list[Category]:
-    for category in stuff:
-        if category.id not in GROUP_OF_CATEGORY:
-            raise InputError(
-                f"stuff_grouping coco15 does not know the stuff class {category.id} "
-                f"({category.name!r}), it is for COCO panoptic; set stuff_grouping to none"
-            )
-    return list(GROUP_CATEGORIES) if stuff else []
-
-
 def _refuse_shared_category_ids(things: Sequence[Category], stuff: Sequence[Category]) -> None:
     shared = {category.id for category in things} & {category.id for category in stuff}
     if shared:
         raise InputError(
-            f"the thing class {min(shared)} has the id of a stuff group; "
+            f"the thing class {min(shared)} has the id of a stuff class; "
             "set stuff_grouping to none or renumber the thing classes"
         )
 
 
-def _grouped(segment: Segment, file: CocoPanoptic) -> Segment:
+def _grouped(segment: Segment, file: CocoPanoptic, label_map: LabelMap) -> Segment:
     if file.categories[segment.category_id].isthing:
         return segment
-    return replace(segment, category_id=GROUP_OF_CATEGORY[segment.category_id].id)
+    return replace(segment, category_id=label_map.category_of[segment.category_id].id)
 
 
 def _merge_segments(
     segment_map: NDArray[np.int32], segments: Sequence[Segment], stuff: set[int]
 ) -> PanopticTruth:
-    """Give stuff segments of one class the id of the first of them."""
+    """Merge the stuff segments of one class into the first of them."""
     first_of: dict[tuple[int, int], Segment] = {}
     kept: list[Segment] = []
     merged = segment_map.copy()

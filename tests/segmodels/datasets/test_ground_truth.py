@@ -6,12 +6,13 @@ import pytest
 from PIL import Image
 
 from kernels import rle
-from segmodels.datasets.coco_groups import COCO15_GROUPS, GROUP_CATEGORIES, GROUP_OF_CATEGORY
 from segmodels.datasets.ground_truth import load_ground_truth
-from segmodels.datasets.sources import ImageSource, scan_sources
+from segmodels.datasets.image_source import ImageSource
+from segmodels.datasets.label_map import load_label_map, read_label_map
+from segmodels.datasets.scan import scan_sources
 from segmodels.formats.coco import write_instances
 from segmodels.formats.coco_json import Category
-from segmodels.formats.errors import InputError
+from segmodels.formats.errors import AnnotationError, InputError
 from segmodels.formats.masks import mask_row, mask_table
 from segmodels.formats.panoptic import PanopticWriter, Segment
 
@@ -112,9 +113,10 @@ def test_the_semantic_map_is_the_category_of_every_pixel(root):
 
 
 def test_both_readings_of_grouped_stuff(root):
-    wall, sky = GROUP_OF_CATEGORY[171].id, GROUP_OF_CATEGORY[187].id
+    coco15 = load_label_map("coco15")
+    wall, sky = (coco15.category_of[stuff].id for stuff in (171, 187))
     apart = load(root, stuff_grouping="coco15")
-    assert apart.stuff_categories == GROUP_CATEGORIES
+    assert apart.stuff_categories == coco15.categories
     segment_map, segments = apart.panoptic(1)
     np.testing.assert_array_equal(segment_map, MAP)
     assert segments[2:] == [Segment(30, wall), Segment(40, wall), Segment(50, sky)]
@@ -133,12 +135,40 @@ def test_merging_without_groups_changes_nothing_where_classes_differ(root):
     assert segments == SEGMENTS
 
 
-def test_the_group_table_is_a_partition_of_53_classes():
-    ids = [category_id for group in COCO15_GROUPS.values() for category_id in group]
-    assert len(ids) == len(set(ids)) == 53
-    assert len(COCO15_GROUPS) == 15
-    assert min(ids) > 90
-    assert [group.id for group in GROUP_CATEGORIES] == list(range(201, 216))
+def test_coco15_is_a_partition_of_53_classes():
+    coco15 = load_label_map("coco15")
+    assert len(coco15.category_of) == 53
+    assert min(coco15.category_of) > 90
+    assert set(coco15.category_of.values()) == set(coco15.categories)
+    assert [group.id for group in coco15.categories] == list(range(201, 216))
+    assert coco15.categories[10] == Category(211, "wall", isthing=False, supercategory="wall")
+    assert [number for number, group in coco15.category_of.items() if group.name == "wall"] == [
+        171,
+        175,
+        176,
+        177,
+        199,
+    ]
+    assert load_label_map("none") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no label map"),
+        ('{"classes": [{"id": 1, "name": "a"}]}', "is no label map"),
+        ('{"classes": [{"id": 1, "name": "a", "from": [2, 2]}]}', "maps one id to two classes"),
+        (
+            '{"classes": [{"id": 1, "name": "a", "from": [2]}, {"id": 1, "name": "b", "from": [3]}]}',
+            "two classes of one id",
+        ),
+    ],
+)
+def test_malformed_label_maps_are_refused(tmp_path, content, message):
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(AnnotationError, match=message):
+        read_label_map(path)
 
 
 def test_foreign_stuff_and_unknown_groupings_are_refused(root):
@@ -187,7 +217,7 @@ def test_real_photographs_and_annotations(test_data):
         str(coco / "annotations" / "panoptic_train2017.json"),
     )
     scan = scan_sources([source])
-    assert (scan.images.num_rows, scan.rejected.num_rows, scan.num_unlisted) == (310, 0, 0)
+    assert (scan.images.num_rows, scan.rejected.num_rows, scan.num_other_files) == (310, 0, 0)
     truth = load_ground_truth([source], scan.images, stuff_grouping="coco15")
     assert (len(truth.thing_categories), len(truth.stuff_categories)) == (80, 15)
     assert (len(truth.instance_image_ids), len(truth.panoptic_image_ids)) == (310, 100)
