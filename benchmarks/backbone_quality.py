@@ -27,7 +27,8 @@ from segmodels.backbones.cache import cached_names
 from segmodels.backbones.pixels import resize_square
 from segmodels.backbones.registry import EMBEDDED
 from segmodels.datasets.ground_truth import load_ground_truth
-from segmodels.datasets.sources import ImageSource, scan_sources
+from segmodels.datasets.image_source import ImageSource
+from segmodels.datasets.scan import scan_sources
 from segmodels.diagnostics.backbone_quality import (
     AnnotatedImage,
     ClassNeighbours,

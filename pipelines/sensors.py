@@ -6,7 +6,8 @@ from assets.stages.runs import end_dead_runs
 from assets.stages.settings import read_remembered
 from assets.stages.store import Store
 from pipelines.jobs.u2seg import discover
-from segmodels.datasets.sources import ImageSource, InputError, fingerprint_sources
+from segmodels.datasets.image_source import ImageSource, sources_state
+from segmodels.formats.errors import InputError
 
 
 @dg.sensor(job=discover, name="new_images", minimum_interval_seconds=60)
@@ -19,13 +20,13 @@ def new_images(context: dg.SensorEvaluationContext, store: Store) -> dg.RunReque
             f"dataset {store.dataset.name!r} has no image folders yet: materialise images once"
         )
     try:
-        fingerprint = fingerprint_sources(sources)
+        state = sources_state(sources)
     except InputError as error:
         return dg.SkipReason(str(error))
-    if fingerprint == context.cursor:
+    if state == context.cursor:
         return dg.SkipReason("no image has changed")
-    context.update_cursor(fingerprint)
-    return dg.RunRequest(run_key=fingerprint)
+    context.update_cursor(state)
+    return dg.RunRequest(run_key=state)
 
 
 @dg.sensor(

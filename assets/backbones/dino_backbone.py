@@ -21,7 +21,7 @@ from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
 from segmodels.backbones.ref import BackboneRef
-from segmodels.datasets.sources import fingerprint_sources
+from segmodels.datasets.image_source import sources_state
 from segmodels.engine.device import resolve_device
 
 CODE_VERSION = "3"
@@ -91,7 +91,7 @@ def dino_backbone(
 
     # Digests, as a path may come to hold other weights.
     used = [ref.digest for ref in (start, objects) if ref is not None]
-    digest = digest_of(CODE_VERSION, settings, fingerprint_sources(own), used)
+    digest = digest_of(CODE_VERSION, settings, sources_state(own), used)
     version = materialise(stage, digest, settings, compute, log, resumable=True)
     progress = version.summary["progress"]
     return result(

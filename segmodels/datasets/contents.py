@@ -1,8 +1,8 @@
-"""Reading each candidate once: its digest and size, or why it is no image."""
+"""Reads each candidate once: its digest and size, or the reason why it is rejected."""
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from segmodels.datasets.gather import Candidate, Gathered
+from segmodels.datasets.candidates import Candidate
 from segmodels.datasets.listing import Entry, Rejection
 from segmodels.formats.decode import decode_image, looks_like_image
 from segmodels.formats.errors import RejectReason, UnreadableImageError
@@ -22,7 +22,7 @@ _HEAD = 16
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What reading a candidate told.
+    """Digest and size of an image file.
 
     Attributes:
         sha256: Hexadecimal digest of the file.
@@ -61,31 +61,30 @@ def known_images(previous: pa.Table | None) -> dict[tuple[str, str], Known]:
 
 
 def inspect_all(
-    gathered: Gathered,
+    candidates: Sequence[Candidate],
     known: dict[tuple[str, str], Known],
     max_pixels: int,
-    on_progress: Callable[[str], None] | None,
+    log: Callable[[str], None] | None,
 ) -> Iterator[tuple[Candidate, Content | Rejection]]:
-    """Read candidates with as many threads as there are processors, and answer in their order.
+    """Read candidates with one thread a processor; results come in the candidates' order.
 
     Args:
-        gathered: What to read.
+        candidates: The files to read.
         known: Images of an earlier scan, which are not decoded again.
         max_pixels: Larger images are rejected from their header.
-        on_progress: Called with a sentence now and then.
+        log: Called with a progress sentence for about every 5 % of the files.
     """
-    candidates = gathered.candidates
     inspect = partial(_inspect, known=known, max_pixels=max_pixels)
     step = max(len(candidates) // 20, _BLOCK)
     reported = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Block by block: results of a million images must not pile up behind a slow one.
+        # In blocks, so that one slow image cannot make results pile up in memory.
         for start in range(0, len(candidates), _BLOCK):
             block = candidates[start : start + _BLOCK]
             yield from zip(block, pool.map(inspect, block), strict=True)
             done = start + len(block)
-            if on_progress and (done - reported >= step or done == len(candidates)):
-                on_progress(f"read {done} of {len(candidates)} files")
+            if log and (done - reported >= step or done == len(candidates)):
+                log(f"read {done} of {len(candidates)} files")
                 reported = done
 
 
@@ -119,7 +118,7 @@ def _inspect(
 
 
 def _read(entry: Entry) -> bytes:
-    """Read a file whole, unless its first bytes say that it is no image, however large."""
+    """Read a file, only its head where that is not an image's: the rest may be large."""
     if is_tar(entry.source):
         return read_member(entry.source, entry.path)
     with Path(entry.source, entry.path).open("rb") as file:

@@ -1,4 +1,4 @@
-"""One place of images with its annotation files, and how two settings name several."""
+"""A source of images: an image root with its annotation files, and the state of its files."""
 
 import hashlib
 import os
@@ -17,14 +17,14 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One place of images, with or without ground truth.
+    """One image root, with or without ground truth.
 
     Attributes:
         images: A folder of any depth, a .tar, or a folder of .tar files.
         instances_json: COCO instance file of these images.
         panoptic_json: COCO panoptic file of these images.
         panoptic_folder: Its PNGs; None for the path of the json without ".json".
-        split: "train", or "val" for images that are scored and never learned from.
+        split: "train", or "val" for images that are scored and not trained on.
     """
 
     images: str
@@ -34,7 +34,7 @@ class ImageSource:
     split: str = "train"
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
+        """Check the fields against each other."""
         if self.split not in SPLITS:
             raise InputError(f"split of {self.images} must be train or val, got {self.split!r}")
         if self.panoptic_folder is not None and self.panoptic_json is None:
@@ -48,40 +48,8 @@ class ImageSource:
         return self.instances_json is not None or self.panoptic_json is not None
 
 
-def sources_from_paths(images: str, annotations: str = "") -> list[ImageSource]:
-    """Make sources of two settings, as `make run IMAGES=... ANNOTATIONS=...` gives them.
-
-    Args:
-        images: One image root, or several joined by ":" (";" on Windows).
-        annotations: Nothing, one annotation file of the only root, or its instance and panoptic
-            files joined likewise.
-
-    Raises:
-        InputError: The paths do not fit together.
-    """
-    roots = [root for root in images.split(os.pathsep) if root]
-    files = [file for file in annotations.split(os.pathsep) if file]
-    if not roots:
-        raise InputError("no images are named; give the path of a folder of images or a .tar")
-    if files and len(roots) > 1:
-        raise InputError(
-            "annotations were given for several image folders; list the sources in the run "
-            "config, each with its own annotation files"
-        )
-    kinds: dict[str, str] = {}
-    for file in files:
-        kind = _annotation_kind(file)
-        if kind in kinds:
-            raise InputError(
-                f"{kinds[kind]} and {file} are both COCO {kind.removesuffix('_json')} files; "
-                "give at most one of each kind for one image folder"
-            )
-        kinds[kind] = file
-    return [ImageSource(root, **kinds) for root in roots]
-
-
-def fingerprint_sources(sources: Iterable[ImageSource]) -> str:
-    """Digest the names, sizes and times of every file of the sources, without reading them.
+def sources_state(sources: Iterable[ImageSource]) -> str:
+    """Hash the names, sizes and modification times of all files of the sources.
 
     Raises:
         InputError: A root or an annotation file does not exist.
@@ -91,13 +59,13 @@ def fingerprint_sources(sources: Iterable[ImageSource]) -> str:
         digest.update(repr(sorted(asdict(source).items())).encode("utf-8", "surrogateescape"))
         root = absolute_root(source.images)
         names = [found.path for found in walk(root)] if not is_tar(root) else [""]
-        _digest_files(digest, root, names)
+        _add_state(digest, root, names)
         for file in (source.instances_json, source.panoptic_json):
             if file is not None:
-                _digest_files(digest, file, [""])
+                _add_state(digest, file, [""])
         folder = _panoptic_folder(source)
         if folder is not None and folder.is_dir():
-            _digest_files(digest, str(folder), [found.path for found in walk(str(folder))])
+            _add_state(digest, str(folder), [found.path for found in walk(str(folder))])
     return digest.hexdigest()
 
 
@@ -140,25 +108,13 @@ def _refuse_contradiction(
             )
 
 
-def _annotation_kind(file: str) -> str:
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"the annotation file {file} cannot be read ({error.strerror}); give the path of a "
-            "COCO json"
-        ) from error
-    # No other COCO file has this key, and looking for it is quicker than parsing.
-    return "panoptic_json" if b'"segments_info"' in content else "instances_json"
-
-
 def _panoptic_folder(source: ImageSource) -> Path | None:
     if source.panoptic_folder is not None:
         return Path(source.panoptic_folder)
     return None if source.panoptic_json is None else Path(source.panoptic_json).with_suffix("")
 
 
-def _digest_files(digest: "hashlib._Hash", root: str, names: Iterable[str]) -> None:
+def _add_state(digest: "hashlib._Hash", root: str, names: Iterable[str]) -> None:
     for name in names:
         path = os.path.join(root, name) if name else root
         try:

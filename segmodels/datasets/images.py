@@ -1,11 +1,11 @@
-"""Tables of the images of a dataset and of the files that could not be taken."""
+"""Schemas of the tables of a data set's images and of the rejected files."""
 
 import hashlib
 
 import pyarrow as pa
 
-# source: absolute folder or absolute path of a .tar; path: file name relative to it, or member
-# name, with forward slashes; height and width: px after EXIF rotation; split: train | val.
+# source: absolute path of a folder or .tar; path: file name relative to it, or member name, with
+# forward slashes; height and width: px after EXIF rotation; split: train | val.
 _IMAGES_COLUMNS: dict[str, pa.DataType] = {
     "image_id": pa.int64(),
     "source": pa.string(),
@@ -28,6 +28,6 @@ REJECTED_SCHEMA = pa.schema(_REJECTED_COLUMNS)
 
 
 def stable_image_id(relative_path: str) -> int:
-    """Number an image by its relative path: in [1, 2^53), so that JSON readers keep it exact."""
+    """Id of an image from its relative path, in [1, 2^53), so that JSON readers keep it exact."""
     digest = hashlib.sha256(relative_path.encode()).digest()
     return max(int.from_bytes(digest[:8], "big") >> 11, 1)

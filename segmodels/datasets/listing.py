@@ -1,4 +1,4 @@
-"""What lies at the image root of a source: files of a folder, members of its archives."""
+"""Lists the files at an image root: those of a folder, and the members of its archives."""
 
 import os
 from collections import Counter
@@ -16,10 +16,10 @@ class Entry:
     """One file that may be an image.
 
     Attributes:
-        source: Absolute folder or absolute path of a .tar.
+        source: Absolute path of the folder or .tar.
         path: Name relative to the folder, or member name.
-        key: Path that numbers the image: relative to the image root, archives as folders.
-        link_target: Where a link that leaves the image root points; empty for all others.
+        key: Path that the image id is made from: relative to the image root, archives as folders.
+        link_target: Target of a link that leaves the image root; empty for all others.
     """
 
     source: str
@@ -30,7 +30,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One file that cannot be taken; a row of the rejected table."""
+    """A file that is not among the images; a row of the rejected table."""
 
     source: str
     path: str
@@ -43,8 +43,8 @@ class Listing:
     """Everything at an image root.
 
     Attributes:
-        entries: Files that may be images, in the order of their keys.
-        rejections: Names and archives that are out before any content is read.
+        entries: Files that may be images, by key.
+        rejections: Names and archives that are rejected before any content is read.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -67,7 +67,7 @@ def absolute_root(images: str) -> str:
 def list_images(images: str) -> Listing:
     """List an image root: a folder at any depth with the archives in it, or one archive.
 
-    Links within the root are left to the file they point to, links to folders too.
+    A link to a folder within the root is skipped, as its files are listed in that folder.
 
     Raises:
         InputError: The root does not exist, or an archive cannot be listed.
@@ -85,11 +85,11 @@ def list_images(images: str) -> Listing:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One directory entry that is no plain folder.
+    """A directory entry other than a folder.
 
     Attributes:
         path: Name relative to the walked folder.
-        fault: Why it is no file that can be read; empty when it is one.
+        fault: Why it cannot be read as a file; empty if it can.
         link: Whether it is a symbolic link.
     """
 
@@ -99,7 +99,7 @@ class Found:
 
 
 def walk(root: str) -> Iterable[Found]:
-    """Go through a folder at any depth in a fixed order, without following links to folders."""
+    """Walk a folder at any depth in a fixed order, without following links to folders."""
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -121,8 +121,13 @@ def walk(root: str) -> Iterable[Found]:
                 yield Found(path, fault="" if plain else "neither a file nor a folder")
 
 
+def is_hidden(path: str) -> bool:
+    """Whether a relative path is of a hidden file or lies in a hidden folder."""
+    return any(part.startswith(".") for part in path.split("/"))
+
+
 def escape_target(root: str, path: str) -> str:
-    """Say where a path leads that leaves the root through a link; empty when it stays within."""
+    """Resolve a path that leaves the root through a link; empty for one that stays within."""
     target, real_root = os.path.realpath(os.path.join(root, path)), os.path.realpath(root)
     return "" if os.path.commonpath([target, real_root]) == real_root else target
 
@@ -137,8 +142,8 @@ def _list_file(root: str, found: Found, listing: Listing) -> None:
     elif found.fault:
         listing.rejections.append(Rejection(root, name, RejectReason.UNREADABLE_FILE, found.fault))
     elif found.link and Path(root, found.path).is_dir():
-        return  # its files are listed where they lie
-    elif is_tar(name):
+        return  # its files are listed in that folder
+    elif is_tar(name) and not is_hidden(name):
         _list_archive(os.path.join(root, name), name, listing)
     else:
         listing.entries.append(Entry(root, name, name))
@@ -177,7 +182,7 @@ def _list_archive(archive: str, key: str, listing: Listing) -> None:
 
 
 def _storable(name: str) -> str | None:
-    """Give the name back if it is text that tables and json files can hold."""
+    """Return the name if it is valid UTF-8, as tables and json files need it, else None."""
     try:
         name.encode()
     except UnicodeEncodeError:

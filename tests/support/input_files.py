@@ -6,7 +6,8 @@ import json
 import numpy as np
 from PIL import Image
 
-from segmodels.datasets.sources import ImageSource, scan_sources
+from segmodels.datasets.image_source import ImageSource
+from segmodels.datasets.scan import scan_sources
 
 
 def picture(seed, height=6, width=8):

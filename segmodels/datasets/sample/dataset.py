@@ -1,11 +1,7 @@
-"""Writes the embedded sample: images with exact instance and panoptic ground truth in COCO form."""
+"""Writes the embedded sample: images with exact instance and panoptic ground truth as COCO files."""
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +14,7 @@ from segmodels.datasets.sample.catalogue import THINGS, categories
 from segmodels.datasets.sample.layouts import SETTINGS
 from segmodels.datasets.sample.scene import Scene, compose
 from segmodels.datasets.sample.textures import Split
-from segmodels.datasets.sources import ImageSource
-from segmodels.formats.atomic import write_json
+from segmodels.formats.atomic import replacing_folder, write_json
 from segmodels.formats.coco import write_instances
 from segmodels.formats.masks import mask_row, mask_table
 from segmodels.formats.panoptic import PanopticWriter, Segment
@@ -32,51 +27,30 @@ _JPEG_QUALITY = 92
 _DESCRIPTION = "sample.json"
 
 
-@dataclass(frozen=True)
-class SampleDataset:
-    """Where a written sample lies and how large it is.
-
-    Attributes:
-        folder: Holds `<split>/*.jpg`, `instances_<split>.json`, `panoptic_<split>.json` and
-            `panoptic_<split>/*.png` for the splits train and val.
-        train: Number of train images.
-        val: Number of val images.
-        seed: What it was drawn with.
-    """
-
-    folder: Path
-    train: int
-    val: int
-    seed: int
-
-    def sources(self) -> list[ImageSource]:
-        """Return the two sources, train and val, with their ground truth."""
-        return sample_sources(self.folder)
-
-
 def write_sample(
     folder: Path,
     *,
     train: int = 72,
     val: int = 28,
     seed: int = 0,
-    on_progress: Callable[[str], None] | None = None,
-) -> SampleDataset:
+    log: Callable[[str], None] | None = None,
+) -> None:
     """Compose and write the embedded sample; the same arguments give the same bytes.
 
-    It appears in one step when it is complete. A sample of the same arguments that is already
-    there is kept.
+    The folder appears once it is complete: `<split>/*.jpg`, `instances_<split>.json`,
+    `panoptic_<split>.json` and `panoptic_<split>/*.png` for the splits train and val. An existing
+    sample of the same arguments is kept.
 
     Args:
-        folder: Where it shall lie; must not exist, or hold the same sample.
+        folder: Must not exist, or hold the same sample.
         train: Number of train images, at least 1.
         val: Number of val images, at least 1.
-        seed: Source of all chance; image i of a split depends on the seed, the split and i alone.
-        on_progress: Called with one sentence now and then.
+        seed: Random seed; image i of a split depends on the seed, the split and i alone.
+        log: Called with a progress sentence every 10 images.
 
     Raises:
         ValueError: A number is out of range.
-        FileExistsError: Something else lies at `folder`.
+        FileExistsError: `folder` holds something else.
     """
     if train < 1 or val < 1 or seed < 0:
         raise ValueError(
@@ -84,38 +58,13 @@ def write_sample(
         )
     folder = Path(folder)
     description = {"recipe": RECIPE, "train": train, "val": val, "seed": seed}
-    written = SampleDataset(folder, train, val, seed)
-    if folder.exists():
-        _check_same(folder, description)
-        return written
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        _write_split(temporary, "train", train, seed, on_progress)
-        _write_split(temporary, "val", val, seed, on_progress)
-        write_json(temporary / _DESCRIPTION, description)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another run was quicker
-            _check_same(folder, description)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return written
-
-
-def sample_sources(folder: Path) -> list[ImageSource]:
-    """Return the train and the val source of a written sample."""
-    folder = Path(folder)
-    return [
-        ImageSource(
-            images=str(folder / split),
-            instances_json=str(folder / f"instances_{split}.json"),
-            panoptic_json=str(folder / f"panoptic_{split}.json"),
-            panoptic_folder=str(folder / f"panoptic_{split}"),
-            split=split,
-        )
-        for split in ("train", "val")
-    ]
+    if not folder.exists():
+        # Another run may have finished the same sample meanwhile and be reading it.
+        with replacing_folder(folder, keep_existing=True) as temporary:
+            _write_split(temporary, "train", train, seed, log)
+            _write_split(temporary, "val", val, seed, log)
+            write_json(temporary / _DESCRIPTION, description)
+    _check_same(folder, description)
 
 
 def scenes(split: Split, count: int, seed: int) -> Iterator[Scene]:
@@ -139,7 +88,7 @@ def _deck(cards: tuple[Card, ...], seed: list[int]) -> Iterator[Card]:
 
 
 def _write_split(
-    folder: Path, split: Split, count: int, seed: int, on_progress: Callable[[str], None] | None
+    folder: Path, split: Split, count: int, seed: int, log: Callable[[str], None] | None
 ) -> None:
     images = folder / split
     images.mkdir(parents=True)
@@ -175,10 +124,8 @@ def _write_split(
                 names.append(thing.exemplar)
             segment_map, segments = panoptic_truth(scene)
             panoptic.add(image_id, file_name, segment_map, segments)
-            if on_progress and (number + 1) % 10 == 0:
-                on_progress(
-                    f"composed {number + 1} of {count} {split} scenes of the embedded sample"
-                )
+            if log and (number + 1) % 10 == 0:
+                log(f"composed {number + 1} of {count} {split} images of the embedded sample")
     path = folder / f"instances_{split}.json"
     things = [category for category in categories() if category.isthing]
     write_instances(

@@ -1,6 +1,7 @@
 """The images stage: what a user can do wrong ends in one sentence, before any computation."""
 
 import json
+import os
 
 import dagster as dg
 import numpy as np
@@ -82,12 +83,13 @@ def test_the_environment_goes_before_what_is_remembered_and_the_config_before_bo
     one = tmp_path / "one"
     one.mkdir()
     Image.new("RGB", (20, 20), (1, 2, 3)).save(one / "a.png")
+    both = os.pathsep.join([str(one), str(photos)])
     run(store, source(photos))
-    run(store, inputs=InputPaths(images=str(one)))
-    assert store.stage("images").require().summary["images"] == 1
-    run(store)  # remembers where the environment pointed
-    assert store.stage("images").require().summary["images"] == 1
-    run(store, source(photos), inputs=InputPaths(images=str(one)))
+    run(store, inputs=InputPaths(images=both))
+    assert store.stage("images").require().summary["images"] == 7
+    run(store)  # remembers the folders of the environment
+    assert store.stage("images").require().summary["images"] == 7
+    run(store, source(photos), inputs=InputPaths(images=both))
     assert store.stage("images").require().summary["images"] == 6
 
 
@@ -129,9 +131,51 @@ def test_too_many_broken_files_fail_the_run(store, photos):
     (photos / "empty.jpg").touch()
     sentence = failure_of(store, source(photos))
     assert sentence.startswith(
-        "1 of 7 images were rejected (1 empty_file; for example 'empty.jpg')"
+        "1 of 7 images were rejected (1 empty_file), for example 'empty.jpg', more than "
+        "max_rejected_share=0.1 allows"
     )
-    assert "max_rejected_share=0.1" in sentence
+    path = store.stage("images").path / "rejected.arrow"
+    assert str(path) in sentence
+    assert read_table(path)["path"].to_pylist() == ["empty.jpg"]
+    (photos / "empty.jpg").unlink()
+    run(store, source(photos))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("by_config", [True, False])
+def test_another_folder_of_the_same_name_does_not_replace_the_first(
+    store, photos, tmp_path, by_config
+):
+    other = tmp_path / "other" / "photos"
+    other.mkdir(parents=True)
+    Image.new("RGB", (20, 20), (1, 2, 3)).save(other / "a.png")
+    run(store, source(photos))
+    named = {"config": source(other)} if by_config else {"inputs": InputPaths(images=str(other))}
+    with pytest.raises(dg.Failure) as failure:
+        run(store, **named)
+    sentence = failure.value.description
+    assert sentence.startswith(
+        f"dataset 'trips' holds the images of {photos}, but this run names {other}"
+    )
+    assert "DATASET=" in sentence
+    assert store.stage("images").require().summary["images"] == 6
+    # The same root written otherwise, a second folder, and then the second alone are fine.
+    run(store, source(photos / ".." / "photos"))
+    run(store, {"sources": [{"images": str(photos)}, {"images": str(other)}]})
+    assert store.stage("images").require().summary["images"] == 7
+    run(store, **named)
+    assert store.stage("images").require().summary["images"] == 1
+
+
+def test_the_shell_says_how_many_files_were_rejected_and_why(store, photos, capfd):
+    (photos / "empty.jpg").touch()
+    (photos / ".DS_Store").write_bytes(b"mac")
+    (photos / "0.xmp").write_text("<x/>")
+    outcome = run(store, source(photos) | {"max_rejected_share": 0.5})
+    said = capfd.readouterr().err
+    assert "images: 6; rejected: 1 (1 empty_file); other files: 2" in said
+    metadata = outcome.asset_materializations_for_node("images")[0].metadata
+    assert metadata["other_files"].value == 2
 
 
 def test_no_images_named(store):

@@ -2,7 +2,7 @@
 
 from input_files import coco, paths, picture, put, reasons, scan
 
-from segmodels.datasets.sources import ImageSource
+from segmodels.datasets.image_source import ImageSource
 from segmodels.formats.errors import RejectReason
 
 

@@ -8,14 +8,11 @@ import pytest
 from input_files import coco, paths, picture, put, reasons, scan
 from PIL import Image
 
+from segmodels.datasets.image_source import ImageSource, sources_state
 from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA, stable_image_id
 from segmodels.datasets.listing import list_images
-from segmodels.datasets.sources import (
-    ImageSource,
-    fingerprint_sources,
-    scan_sources,
-    sources_from_paths,
-)
+from segmodels.datasets.readers import READERS
+from segmodels.datasets.scan import scan_sources
 from segmodels.formats.decode import read_image
 from segmodels.formats.errors import AnnotationError, InputError, RejectReason
 
@@ -59,7 +56,7 @@ def test_whatever_cannot_be_taken_is_a_row_with_the_reason(tmp_path):
         copy_png=whole,
         cut_png=whole[: len(whole) // 2],
         empty_jpg=b"",
-        notes_txt=b"remember the milk",
+        notes_jpg=b"remember the milk",
         large_png=picture(2, 50, 50),
     )
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(picture(3))
@@ -76,7 +73,7 @@ def test_whatever_cannot_be_taken_is_a_row_with_the_reason(tmp_path):
         "fine.png": RejectReason.DUPLICATE_CONTENT,
         "gone.png": RejectReason.UNREADABLE_FILE,
         "large.png": RejectReason.OVER_PIXEL_LIMIT,
-        "notes.txt": RejectReason.NOT_AN_IMAGE,
+        "notes.jpg": RejectReason.NOT_AN_IMAGE,
         "pipe.png": RejectReason.UNREADABLE_FILE,
     }
     details = result.rejected["detail"].to_pylist()
@@ -102,7 +99,7 @@ def test_a_json_names_and_numbers_the_images(tmp_path):
     assert paths(result) == ["a.png", "b.png"]
     assert result.images["image_id"].to_pylist() == [41, 40]
     assert result.images["split"].to_pylist() == ["val", "val"]
-    assert (result.num_unlisted, result.rejected.num_rows) == (2, 0)
+    assert (result.num_other_files, result.rejected.num_rows) == (2, 0)
 
 
 def test_instances_and_panoptic_of_one_source_share_images(tmp_path):
@@ -193,7 +190,7 @@ def test_a_mistake_ends_in_one_sentence_before_any_image_is_read(tmp_path, name)
     sources, message = user_mistakes(tmp_path)[name]
     progress = []
     with pytest.raises(InputError, match=message) as caught:
-        scan_sources(sources, on_progress=progress.append)
+        scan_sources(sources, log=progress.append)
     assert progress == []
     assert "\n" not in str(caught.value)
 
@@ -254,49 +251,83 @@ def test_files_beside_images_may_share_their_name_over_sources(tmp_path):
         scan(two, put(tmp_path / "three", plain_=picture(6)))
 
 
-def test_sources_from_two_settings(tmp_path):
+def test_files_of_other_types_and_hidden_files_are_counted_not_rejected(tmp_path):
+    put(
+        tmp_path,
+        a_png=picture(1),
+        Thumbs_db=b"thumbs",
+        a_xmp=b"<x/>",
+        a_CR2=b"II*\0raw",
+        b_json=b"",
+    )
+    for name in (".DS_Store", "._a.png", "._s.tar", ".cache/c.png", ".gone.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture(2) if name.startswith(".cache") else b"mac")
+    (tmp_path / ".gone.png").unlink()
+    (tmp_path / ".gone.png").symlink_to(tmp_path / "nothing.png")
+    # What has an image's suffix or content, or no suffix, is judged as an image.
+    put(tmp_path, d_dat=picture(3), e_tif=b"II*\0", f_HEIC=b"heic", README_=b"hello")
+    (tmp_path / "README.").rename(tmp_path / "README")
+
+    result = scan(tmp_path)
+
+    assert paths(result) == ["a.png", "d.dat"]
+    assert set(reasons(result)) == {"README", "e.tif", "f.HEIC"}
+    assert set(reasons(result).values()) == {RejectReason.NOT_AN_IMAGE}
+    assert result.num_other_files == 9
+    listed = coco(tmp_path / ".i.json", [".cache/c.png"])
+    annotated = scan(ImageSource(str(tmp_path), listed))
+    assert paths(annotated) == [".cache/c.png"]  # an annotation file may list a hidden file
+    for name in ("a.png", "d.dat", "e.tif", "f.HEIC", "README"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"none of the 10 files .* is a readable image; give"):
+        scan(tmp_path)
+
+
+def test_readers_of_folders_and_coco_files(tmp_path):
     instances = coco(tmp_path / "i.json", ["a.png"])
     panoptic = coco(
         tmp_path / "p.json", ["a.png"], annotations=[{"image_id": 1, "segments_info": []}]
     )
     other = coco(tmp_path / "other.json", ["b.png"])
     join = os.pathsep.join
-    assert sources_from_paths("x") == [ImageSource("x")]
-    assert sources_from_paths(join(["x", "y.tar"])) == [ImageSource("x"), ImageSource("y.tar")]
-    assert sources_from_paths("x", join([panoptic, instances])) == [
-        ImageSource("x", instances_json=instances, panoptic_json=panoptic)
-    ]
+    read_folder, read_coco = READERS["folder"], READERS["coco"]
+    assert read_folder("x") == (ImageSource("x"),)
+    assert read_folder(join(["x", "y.tar"])) == (ImageSource("x"), ImageSource("y.tar"))
+    assert read_coco("x", join([panoptic, instances])) == (
+        ImageSource("x", instances_json=instances, panoptic_json=panoptic),
+    )
     with pytest.raises(InputError, match="are both COCO instances files"):
-        sources_from_paths("x", join([instances, other]))
+        read_coco("x", join([instances, other]))
     with pytest.raises(InputError, match="list the sources in the run config"):
-        sources_from_paths(join(["x", "y"]), instances)
+        read_coco(join(["x", "y"]), instances)
     with pytest.raises(InputError, match="no images are named"):
-        sources_from_paths("")
+        read_folder("")
     with pytest.raises(InputError, match="cannot be read"):
-        sources_from_paths("x", str(tmp_path / "absent.json"))
+        read_coco("x", str(tmp_path / "absent.json"))
 
 
-def test_fingerprints_tell_changes(tmp_path):
+def test_the_state_of_sources_tells_changes(tmp_path):
     put(tmp_path / "images", a_png=picture(1))
     path = coco(tmp_path / "i.json", ["a.png"])
     source = ImageSource(str(tmp_path / "images"), path)
-    seen = [fingerprint_sources([source])]
-    assert fingerprint_sources([source]) == seen[0]
+    seen = [sources_state([source])]
+    assert sources_state([source]) == seen[0]
 
     put(tmp_path / "images", b_png=picture(2))
-    seen.append(fingerprint_sources([source]))
+    seen.append(sources_state([source]))
     put(tmp_path / "images", b_png=picture(3, 9, 9))
-    seen.append(fingerprint_sources([source]))
+    seen.append(sources_state([source]))
     (tmp_path / "images" / "b.png").rename(tmp_path / "images" / "c.png")
-    seen.append(fingerprint_sources([source]))
+    seen.append(sources_state([source]))
     coco(tmp_path / "i.json", ["a.png", "c.png"])
-    seen.append(fingerprint_sources([source]))
-    seen.append(fingerprint_sources([ImageSource(source.images, path, split="val")]))
+    seen.append(sources_state([source]))
+    seen.append(sources_state([ImageSource(source.images, path, split="val")]))
     assert len(set(seen)) == len(seen)
 
     for missing in (ImageSource(str(tmp_path / "no")), ImageSource(source.images, "no.json")):
         with pytest.raises(InputError):
-            fingerprint_sources([missing])
+            sources_state([missing])
 
 
 def test_a_deep_folder_is_listed_without_recursion(tmp_path):
@@ -311,5 +342,5 @@ def test_a_deep_folder_is_listed_without_recursion(tmp_path):
 def test_progress_ends_at_the_last_file(tmp_path):
     put(tmp_path, **{f"m{index}_png": picture(index) for index in range(5)})
     progress = []
-    scan(tmp_path, on_progress=progress.append)
+    scan(tmp_path, log=progress.append)
     assert progress == ["read 5 of 5 files"]

@@ -16,7 +16,7 @@ from kernels import rle
 from segmodels.backbones import load_backbone
 from segmodels.backbones.pixels import normalised_pixels, resize_square
 from segmodels.datasets.ground_truth import load_ground_truth
-from segmodels.datasets.sources import ImageSource
+from segmodels.datasets.image_source import ImageSource
 from segmodels.diagnostics.backbone_quality import (
     AnnotatedImage,
     ClassNeighbours,
@@ -39,7 +39,7 @@ FIRST, SECOND = (slice(1, 4), slice(1, 4)), (slice(5, 8), slice(3, 7))
 
 
 def scene(image_id, classes=(1, 2), crowd=False):
-    """A photograph whose first channel numbers its objects and whose second holds their classes."""
+    """An image whose first channel numbers its objects and whose second holds their classes."""
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     rows = []
     for number, (place, class_id) in enumerate(
@@ -224,7 +224,7 @@ def test_recall_counts_as_many_masks_as_it_says():
     assert instance_quality(Oracle(), [with_crowd]).ar10 == 100
 
 
-def test_one_photograph_has_masks_but_no_purity():
+def test_one_image_has_masks_but_no_purity():
     found = instance_quality(Oracle(), [scene(1)])
     assert found.ar10 == 100
     assert np.isnan(found.purity)
@@ -236,7 +236,7 @@ def test_without_instances_nothing_is_measured():
     assert instance_quality(Oracle(), [scene(1, crowd=True)]) is None
 
 
-def test_a_photograph_annotated_as_empty_makes_masks_wrong_and_is_no_obstacle():
+def test_an_image_annotated_as_empty_makes_masks_wrong_and_is_no_obstacle():
     full, empty = scene(1), AnnotatedImage(2, scene(2).image, [])
     alone, both = (instance_quality(Oracle(), images) for images in ([full], [empty, full]))
     assert both.ar10 == alone.ar10 == 100
@@ -257,7 +257,7 @@ def test_a_backbone_is_measured_at_the_size_that_is_asked_for():
     assert 0 <= found.ar3 <= found.ar10 <= 100
 
 
-def test_annotated_photographs_are_read_in_the_tables_order(tmp_path: Path):
+def test_annotated_images_are_read_in_the_tables_order(tmp_path: Path):
     for name, colour in (("a.png", 10), ("b.png", 20), ("c.png", 30)):
         buffer = io.BytesIO()
         Image.fromarray(np.full((6, 8, 3), colour, np.uint8)).save(buffer, "PNG")

@@ -8,7 +8,7 @@ import pytest
 from input_files import coco, paths, picture, put, reasons, scan
 from PIL import Image
 
-from segmodels.datasets.sources import ImageSource
+from segmodels.datasets.image_source import ImageSource
 from segmodels.formats.decode import read_image
 from segmodels.formats.errors import InputError, RejectReason
 
@@ -48,7 +48,13 @@ def test_tar_shards_alone_and_in_a_folder(tmp_path):
 def test_odd_archives(tmp_path):
     path = pack(
         tmp_path / "s.tar",
-        [("a.png", picture(1)), ("a.png", picture(2)), ("note.json", b"{}"), ("z.png", picture(3))],
+        [
+            ("a.png", picture(1)),
+            ("a.png", picture(2)),
+            ("note.jpg", b"{}"),
+            ("note.json", b"{}"),
+            ("z.png", picture(3)),
+        ],
     )
     with tarfile.open(path, "a") as archive:
         link = tarfile.TarInfo("link.png")
@@ -59,10 +65,11 @@ def test_odd_archives(tmp_path):
     np.testing.assert_array_equal(
         read_image(path, "a.png"), np.asarray(Image.open(io.BytesIO(picture(2))))
     )
+    assert result.num_other_files == 1
     assert reasons(result) == {
         "a.png": RejectReason.REPLACED_MEMBER,
         "link.png": RejectReason.UNREADABLE_FILE,
-        "note.json": RejectReason.NOT_AN_IMAGE,
+        "note.jpg": RejectReason.NOT_AN_IMAGE,
     }
 
     path.write_bytes(path.read_bytes()[: 3 * 512])

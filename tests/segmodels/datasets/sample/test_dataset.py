@@ -12,8 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from segmodels.datasets.readers import READERS
 from segmodels.datasets.sample.catalogue import STUFF, THINGS, categories, exemplars
-from segmodels.datasets.sample.dataset import panoptic_truth, sample_sources, scenes, write_sample
+from segmodels.datasets.sample.dataset import RECIPE, panoptic_truth, scenes, write_sample
 from segmodels.formats.coco import read_instances
 from segmodels.formats.panoptic import read_panoptic, rgb_to_id
 
@@ -144,8 +145,12 @@ def test_portrait_and_landscape_sizes_are_mixed(sample):
     assert all(240 <= side <= 320 for size in sizes for side in size)
 
 
-def test_sources_name_images_and_truth_of_both_splits(sample):
-    sources = sample_sources(sample)
+def test_the_reader_gives_images_and_truth_of_both_splits(tmp_path):
+    messages = []
+    sources = READERS["sample"](str(tmp_path), train=2, val=1, log=messages.append)
+    folder = tmp_path / f"sample_scenes-{RECIPE}-2-1"
+    assert messages == [f"composing the embedded sample in {folder}"]
+    assert Path(sources[0].images) == folder / "train"
     assert [source.split for source in sources] == list(SPLITS)
     for source in sources:
         for path in (
@@ -160,7 +165,7 @@ def test_sources_name_images_and_truth_of_both_splits(sample):
 
 def test_a_finished_sample_is_kept_and_anything_else_is_not_overwritten(sample, tmp_path):
     before = digests(sample)
-    assert write_sample(sample, train=14, val=8, seed=3).folder == sample
+    write_sample(sample, train=14, val=8, seed=3)
     assert digests(sample) == before
     with pytest.raises(FileExistsError, match="remove it or name another folder"):
         write_sample(sample, train=14, val=8, seed=4)
@@ -174,7 +179,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path):
         raise KeyboardInterrupt(message)
 
     with pytest.raises(KeyboardInterrupt, match="10 of 10"):
-        write_sample(tmp_path / "sample", train=10, val=1, on_progress=stop)
+        write_sample(tmp_path / "sample", train=10, val=1, log=stop)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,47 +1,37 @@
-"""Sources to tables: every file is decoded once, and what cannot be taken is named."""
+"""Sources to tables: reads every file once; lists the images, and the rejected files by reason."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from segmodels.datasets.candidates import Candidate, find_candidates, refuse_shared_ids
 from segmodels.datasets.contents import Content, Known, inspect_all, known_images
-from segmodels.datasets.gather import Candidate, gather, refuse_shared_ids
-from segmodels.datasets.image_source import (
-    ImageSource,
-    fingerprint_sources,
-    sources_from_paths,
-)
+from segmodels.datasets.image_source import ImageSource
 from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA
 from segmodels.datasets.listing import Rejection
+from segmodels.formats.arrow import column_values
 from segmodels.formats.decode import DEFAULT_MAX_PIXELS, HIGHEST_MAX_PIXELS
 from segmodels.formats.errors import InputError, RejectReason
 
-__all__ = [
-    "ImageSource",
-    "InputError",
-    "ScanResult",
-    "fingerprint_sources",
-    "scan_sources",
-    "sources_from_paths",
-]
-
 DEFAULT_SHARD_SIZE = 512
+_NO_IMAGE_CONTENT = (RejectReason.NOT_AN_IMAGE, RejectReason.EMPTY_FILE)
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What the sources hold.
+    """The files of the sources.
 
     Attributes:
-        images: IMAGES_SCHEMA; images known before first, then new ones by source and path.
+        images: IMAGES_SCHEMA; known images first, then new ones by source and path.
         rejected: REJECTED_SCHEMA, by source and path.
-        num_unlisted: Files that lie beside those that annotation files list.
+        num_other_files: Files that are no images of the data set: hidden ones, those whose suffix
+            and content are of another type, and those that a source's annotation files do not list.
     """
 
     images: pa.Table
     rejected: pa.Table
-    num_unlisted: int
+    num_other_files: int
 
 
 Accepted = tuple[Candidate, Content]
@@ -54,40 +44,42 @@ def scan_sources(
     shard_size: int = DEFAULT_SHARD_SIZE,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     evaluation_fraction: float = 0.0,
-    on_progress: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> ScanResult:
-    """Read every image of the sources once, and number, check and shard them.
+    """Read every image of the sources once; check the images and assign ids and shards.
 
     Args:
-        sources: In the order that decides who is first among equals.
-        previous: Images table of an earlier scan; what it holds is not decoded again and keeps
-            its shard.
-        shard_size: Images a new shard holds at most.
+        sources: Of images with equal content, that of the first source is kept.
+        previous: Images table of an earlier scan; unchanged images are not decoded again and keep
+            their shards.
+        shard_size: Most images of a new shard.
         max_pixels: Larger images are rejected from their header.
         evaluation_fraction: Share, by content, of the annotated images of train sources that
             goes to the split val, in [0, 1).
-        on_progress: Called with a sentence now and then.
+        log: Called with progress sentences.
 
     Returns:
-        The tables; the same for the same files, whatever the machine.
+        The tables; they depend on the files alone, not on the machine.
 
     Raises:
-        InputError: Something that the user must change; raised before any image is read, unless
-            only the content tells.
+        InputError: A setting, a source or an annotation file is at fault; raised before any image
+            is read where the content is not needed to know.
     """
     _check_settings(shard_size, max_pixels, evaluation_fraction)
-    gathered = gather(sources)
+    found = find_candidates(sources)
     known = known_images(previous)
     accepted: list[Accepted] = []
-    rejections = list(gathered.rejections)
-    for candidate, outcome in inspect_all(gathered, known, max_pixels, on_progress):
-        if isinstance(outcome, Rejection):
+    rejections, num_other_files = found.rejections, found.num_other_files
+    for candidate, outcome in inspect_all(found.images, known, max_pixels, log):
+        if not isinstance(outcome, Rejection):
+            accepted.append((candidate, outcome))
+        elif candidate.image_by_name or outcome.reason not in _NO_IMAGE_CONTENT:
             rejections.append((candidate.order, outcome))
         else:
-            accepted.append((candidate, outcome))
+            num_other_files += 1
     accepted.sort(key=lambda pair: _known_row(pair, known))
     unique, duplicates = _split_duplicates(accepted)
-    _refuse_nothing(unique, rejections)
+    _require_images(unique, rejections, num_other_files)
     refuse_shared_ids(candidate for candidate, _ in unique)
     shards = _shards([_known_shard(pair, known) for pair in unique], previous, shard_size)
     rows = [
@@ -97,7 +89,7 @@ def scan_sources(
     return ScanResult(
         images=pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA),
         rejected=_rejected_table(rejections + duplicates),
-        num_unlisted=gathered.num_unlisted,
+        num_other_files=num_other_files,
     )
 
 
@@ -111,7 +103,7 @@ def _check_settings(shard_size: int, max_pixels: int, evaluation_fraction: float
 
 
 def _known_row(pair: Accepted, known: dict[tuple[str, str], Known]) -> tuple[bool, int]:
-    """Order images that kept their content as they were, and all others after them."""
+    """Sort unchanged images first, in their old order."""
     before = _before(pair, known)
     return (True, 0) if before is None else (False, before.row)
 
@@ -147,25 +139,28 @@ def _split_duplicates(
     return unique, duplicates
 
 
-def _refuse_nothing(
-    unique: Sequence[Accepted], rejections: Sequence[tuple[int, Rejection]]
+def _require_images(
+    unique: Sequence[Accepted], rejections: Sequence[tuple[int, Rejection]], num_other_files: int
 ) -> None:
     if unique:
         return
-    _, first = rejections[0]
+    example = ""
+    if rejections:
+        _, first = rejections[0]
+        example = f", for example {first.path} of {first.source}: {first.reason} ({first.detail})"
     raise InputError(
-        f"none of the {len(rejections)} files of the sources can be taken as an image; the first, "
-        f"{first.path} of {first.source}, is {first.reason} ({first.detail}); give other files"
+        f"none of the {len(rejections) + num_other_files} files of the sources is a readable image"
+        f"{example}; give other files"
     )
 
 
 def _shards(
     known: Sequence[int | None], previous: pa.Table | None, shard_size: int
 ) -> Iterator[int]:
-    """Give each image its old shard, or fill new ones behind all that ever were."""
+    """Give each image its old shard, or a new one with a number above all old ones."""
     next_shard = 0
     if previous is not None and previous.num_rows:
-        next_shard = max(row["shard"] for row in previous.select(["shard"]).to_pylist()) + 1
+        next_shard = max(column_values(previous, "shard")) + 1
     added = 0
     for shard in known:
         if shard is not None:
@@ -180,7 +175,7 @@ def _image_row(
 ) -> dict[str, object]:
     source = candidate.source
     split = source.split
-    # By content, so that the split does not change with names, order or other images.
+    # By content, so that the split does not depend on names, order or other images.
     if source.annotated and int(content.sha256[:13], 16) < evaluation_fraction * 16**13:
         split = "val"
     return {

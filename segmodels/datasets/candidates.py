@@ -1,35 +1,39 @@
-"""What several sources hold, numbered, before any image is read."""
+"""The candidate images of all sources, numbered, before any image is read."""
 
+import posixpath
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from segmodels.datasets.image_source import ImageSource, read_annotations
 from segmodels.datasets.images import stable_image_id
 from segmodels.datasets.listing import (
     Entry,
+    Listing,
     Rejection,
     absolute_root,
     escape_target,
+    is_hidden,
     list_images,
 )
 from segmodels.formats.coco_json import CocoImage, refuse_missing
 from segmodels.formats.errors import AnnotationError, InputError
 from segmodels.formats.tar import is_tar
 
-# Files so named must not share an id; of the others it is known once they are decoded.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+# Formats that can be decoded, and other formats of images, which are rejected by name.
+_DECODABLE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+_OTHER_FORMATS = (".avif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that is taken for an image until its content says otherwise.
+    """A file that is taken for an image until it is read.
 
     Attributes:
-        entry: Where it lies.
+        entry: The file.
         order: Position of its source.
-        image_id: Number of the image.
-        size: Height and width that an annotation file states; None without one.
-        source: What it was gathered from.
+        image_id: Id of the image.
+        size: (height, width) in px that an annotation file states; None without one.
+        source: Its source.
     """
 
     entry: Entry
@@ -38,24 +42,30 @@ class Candidate:
     size: tuple[int, int] | None
     source: ImageSource
 
+    @property
+    def image_by_name(self) -> bool:
+        """Whether an annotation file or the suffix says that this is an image."""
+        suffix = posixpath.splitext(self.entry.path)[1].lower()
+        return self.size is not None or not suffix or suffix in _DECODABLE + _OTHER_FORMATS
 
-@dataclass(frozen=True)
-class Gathered:
-    """What the sources hold before any image is read.
+
+@dataclass
+class Candidates:
+    """The files of the sources before any image is read.
 
     Attributes:
-        candidates: By source, then by path.
-        rejections: Position of the source and what it cannot offer.
-        num_unlisted: Files beside those that an annotation file lists.
+        images: By source, then by path.
+        rejections: Position of the source, and the rejected file.
+        num_other_files: Hidden files, and files that the annotation files of a source do not list.
     """
 
-    candidates: list[Candidate]
-    rejections: list[tuple[int, Rejection]]
-    num_unlisted: int
+    images: list[Candidate] = field(default_factory=list)
+    rejections: list[tuple[int, Rejection]] = field(default_factory=list)
+    num_other_files: int = 0
 
 
-def gather(sources: Sequence[ImageSource]) -> Gathered:
-    """List the files of all sources and number them.
+def find_candidates(sources: Sequence[ImageSource]) -> Candidates:
+    """List the files of all sources and give them image ids.
 
     Raises:
         InputError: A source does not exist, is empty, does not match its annotation files or
@@ -63,25 +73,26 @@ def gather(sources: Sequence[ImageSource]) -> Gathered:
     """
     if not sources:
         raise InputError("no image source is given; name at least one folder of images")
-    gathered = Gathered([], [], 0)
+    found = Candidates()
     for order, source in enumerate(sources):
-        found = _gather_source(order, source)
-        gathered = Gathered(
-            gathered.candidates + found.candidates,
-            gathered.rejections + found.rejections,
-            gathered.num_unlisted + found.num_unlisted,
-        )
-    named = (
-        candidate
-        for candidate in gathered.candidates
-        if candidate.size or candidate.entry.path.lower().endswith(IMAGE_SUFFIXES)
+        listing = list_images(source.images)
+        read = _annotated if source.annotated else _unannotated
+        images, rejections = read(order, source, listing)
+        found.images += images
+        found.rejections += rejections
+        found.num_other_files += len(listing.entries) + len(listing.rejections)
+        found.num_other_files -= len(images) + len(rejections)
+    # Of other files it is known only once they are decoded whether their id matters.
+    refuse_shared_ids(
+        image
+        for image in found.images
+        if image.size or image.entry.path.lower().endswith(_DECODABLE)
     )
-    refuse_shared_ids(named)
-    return gathered
+    return found
 
 
 def refuse_shared_ids(candidates: Iterable[Candidate]) -> None:
-    """Refuse two images of one number.
+    """Refuse two images with one id.
 
     Raises:
         InputError: Two candidates share an image id.
@@ -102,31 +113,33 @@ def refuse_shared_ids(candidates: Iterable[Candidate]) -> None:
         raise InputError(f"{one} and {two} have the same image id {candidate.image_id}; {cure}")
 
 
-def _gather_source(order: int, source: ImageSource) -> Gathered:
-    listing = list_images(source.images)
-    rejections = [(order, rejection) for rejection in listing.rejections]
-    if source.annotated:
-        listed = _listed_images(source)
-        entries = _find_listed(source, listing.entries, listed)
-        candidates = [
-            Candidate(entry, order, image.id, (image.height, image.width), source)
-            for entry, image in zip(entries, listed, strict=True)
-        ]
-        candidates.sort(key=lambda candidate: candidate.entry.key)
-        # What the annotation files do not list is counted, not judged.
-        return Gathered(candidates, [], len(listing.entries) + len(rejections) - len(candidates))
-    if not listing.entries and not rejections:
+def _unannotated(
+    order: int, source: ImageSource, listing: Listing
+) -> tuple[list[Candidate], list[tuple[int, Rejection]]]:
+    if not listing.entries and not listing.rejections:
         raise InputError(f"there are no files in {source.images}; give a folder with images")
-    _refuse_links(source, listing.entries)
-    candidates = [
-        Candidate(entry, order, stable_image_id(entry.key), None, source)
-        for entry in listing.entries
+    entries = [entry for entry in listing.entries if not is_hidden(entry.path)]
+    _refuse_links(source, entries)
+    images = [
+        Candidate(entry, order, stable_image_id(entry.key), None, source) for entry in entries
     ]
-    return Gathered(candidates, rejections, 0)
+    return images, [(order, one) for one in listing.rejections if not is_hidden(one.path)]
+
+
+def _annotated(
+    order: int, source: ImageSource, listing: Listing
+) -> tuple[list[Candidate], list[tuple[int, Rejection]]]:
+    listed = _listed_images(source)
+    entries = _find_listed(source, listing.entries, listed)
+    images = [
+        Candidate(entry, order, image.id, (image.height, image.width), source)
+        for entry, image in zip(entries, listed, strict=True)
+    ]
+    return sorted(images, key=lambda image: image.entry.key), []
 
 
 def _listed_images(source: ImageSource) -> list[CocoImage]:
-    """Give every image that either annotation file lists, once."""
+    """Give the images that the annotation files list, each once."""
     images: dict[int, CocoImage] = {}
     for annotations in read_annotations(source):
         if annotations is not None:
@@ -154,7 +167,7 @@ def _find_listed(
     missing = [image.file_name for image in listed if image.file_name not in by_name]
     root = absolute_root(source.images)
     for name in missing:
-        # A name that goes through a link to a folder elsewhere exists, but is not listed.
+        # The walk does not follow a link to a folder outside the root, so its files are missing.
         target = "" if is_tar(root) else escape_target(root, name)
         if target:
             _refuse_links(source, [Entry(root, name, name, target)])
