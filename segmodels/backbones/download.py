@@ -1,4 +1,4 @@
-"""Fetch one large file over HTTP, continuing where an earlier try broke off."""
+"""Fetch one large file over HTTP, resuming interrupted downloads."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _RANGE_NOT_SATISFIABLE = 416
 
 @dataclass(frozen=True)
 class _Source:
-    """What the server said of the file when its download began, to tell later whether it changed."""
+    """A file's address and headers when its download began, to notice a change on the server."""
 
     address: str
     size: int | None
@@ -32,7 +32,7 @@ class _Source:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may name: a strong ETag, else the date; without one nothing is resumed."""
+        """Value of If-Range: a strong ETag, else the date; without either nothing is resumed."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
         return self.modified
@@ -41,22 +41,21 @@ class _Source:
 def fetch(
     address: str, partial: Path, *, log: Log, log_every_s: float = 5.0, pause_s: float = 1.0
 ) -> None:
-    """Fill a file from an address, continuing what is in it already.
+    """Download into a file, resuming what it already contains.
 
-    What the server said of the file is kept beside it (`<partial>.json`). An earlier part is
-    continued only while address, size and ETag (or date) are still the same, and started anew
-    otherwise or when the server knows no ranges. After a break the next try follows at once, as
-    long as each brings the file further than all before.
+    The server's headers are kept in `<partial>.json`. A download is resumed only while address,
+    size and ETag (or date) are unchanged and the server supports ranges; else it starts again.
+    Interruptions are retried as long as every attempt makes progress.
 
     Args:
         address: http or https.
-        partial: file to fill; its folder is there. Kept when this raises.
-        log: takes a line of progress, at most one every `log_every_s` seconds.
-        pause_s: wait before a next try.
+        partial: file to fill, in an existing folder. Kept when this raises.
+        log: receives a line of progress, at most one every `log_every_s` seconds.
+        pause_s: wait before the next attempt.
 
     Raises:
-        OSError, HTTPException: no connection, a refusal, a full disk, or a break that further
-            tries did not get past.
+        OSError, HTTPException: no connection, a refusal, a full disk, or an attempt without
+            progress.
     """
     furthest = _length(partial)
     while True:
@@ -73,13 +72,13 @@ def fetch(
 
 
 def discard(partial: Path) -> None:
-    """Remove what `fetch` filled or left behind."""
+    """Remove a partial download and its notes."""
     partial.unlink(missing_ok=True)
     _notes(partial).unlink(missing_ok=True)
 
 
 def _attempt(address: str, partial: Path, progress: "_Progress") -> None:
-    """Fetch what is missing over one connection."""
+    """Download the missing part over one connection."""
     known = _read_source(partial)
     answer: Any = None
     if known is not None and known.address == address and known.validator is not None:
@@ -102,7 +101,7 @@ def _attempt(address: str, partial: Path, progress: "_Progress") -> None:
 
 
 def _open_rest(known: _Source, start: int) -> Any | None:
-    """Open the file from a byte on, or whole where the server will; None: the part fits no more."""
+    """Request the file from a byte on; None if the part on disk no longer fits the server's."""
     headers = {"Range": f"bytes={start}-", "If-Range": str(known.validator)}
     request = urllib.request.Request(known.address, headers=headers)
     try:
@@ -115,14 +114,14 @@ def _open_rest(known: _Source, start: int) -> Any | None:
     if answer.status == _PARTIAL_CONTENT and not (
         begins and _source(known.address, answer) == known
     ):
-        # Another file by now, and a server that did not look at If-Range.
+        # The file has changed, and the server ignores If-Range.
         answer.close()
         return None
     return answer
 
 
 class _Progress:
-    """Lines of progress, far enough apart to be read."""
+    """Logs progress at most every few seconds."""
 
     def __init__(self, address: str, log: Log, every_s: float) -> None:
         self._name = address.rsplit("/", 1)[-1]
@@ -131,20 +130,20 @@ class _Progress:
         self._last = time.monotonic()
 
     def show(self, done: int, size: int | None) -> None:
-        """Log a line if the last one is long enough ago."""
+        """Log a line unless the last one is recent."""
         if time.monotonic() - self._last < self._every_s:
             return
         self._last = time.monotonic()
-        whole = f" of {size / 1e6:.1f}" if size is not None else ""
-        self._log(f"{self._name}: {done / 1e6:.1f}{whole} MB")
+        total = f" of {size / 1e6:.1f}" if size is not None else ""
+        self._log(f"{self._name}: {done / 1e6:.1f}{total} MB")
 
 
 def _source(address: str, answer: Any) -> _Source:
-    """Read an answer's headers; a part's whole size stands in Content-Range."""
+    """Read a response's headers; the size of the whole file is in Content-Range."""
     size = answer.headers.get("Content-Length")
     if answer.status == _PARTIAL_CONTENT:
-        whole = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
-        size = whole and whole[1]
+        total = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
+        size = total and total[1]
     etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
     return _Source(address, int(size) if size else None, etag, modified)
 

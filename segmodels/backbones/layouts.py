@@ -1,4 +1,4 @@
-"""Checkpoint key layouts: DINO, DINOv2, timm and Hugging Face, all brought to the official one."""
+"""Checkpoint key layouts: DINO, DINOv2, timm and Hugging Face, all renamed to the official one."""
 
 import re
 
@@ -6,8 +6,7 @@ from torch import Tensor, cat, zeros_like
 
 # Wrappers that training code puts around a backbone's names.
 _PREFIX = re.compile(r"^(module\.|backbone\.|vit\.|model\.|dinov2\.|dinov2_with_registers\.)+")
-# Parts of other models that a backbone has no use for: classification and projection heads, and
-# the token that stands for hidden patches in DINOv2's training.
+# Dropped: classification and projection heads, and the mask token of DINOv2's training.
 _UNUSED = re.compile(
     r"^(head|fc|classifier|pooler|dino_head|ibot_head)\.|^(embeddings\.)?mask_token$"
 )
@@ -42,11 +41,12 @@ def official_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename a ViT state of any known layout to the official DINO and DINOv2 names.
 
     Args:
-        state: tensors by name, in the layout of DINO, DINOv2, timm or Hugging Face; wrapper
-            prefixes such as `module.backbone.` are removed, heads and the mask token dropped.
+        state: tensors by name; wrapper prefixes such as `module.backbone.` are removed, heads and
+            the mask token dropped.
 
     Returns:
-        Tensors by official name. Names of no known layout are kept, for the loader to list.
+        Tensors by official name. Unknown names are kept, for the loader to list; so are those of
+        a ResNet.
     """
     bare = {_PREFIX.sub("", name): tensor for name, tensor in state.items()}
     bare = {_CHUNK.sub("blocks.", name): bare[name] for name in bare if not _UNUSED.match(name)}
@@ -70,7 +70,7 @@ def has_gated_mlp(state: dict[str, Tensor]) -> bool:
     """
     if any(_GATED.search(name) for name in state):
         return True
-    # timm's names are those of an MLP, but gate and value share the first layer's rows.
+    # timm has an MLP's names, with gate and value in the rows of the first layer.
     first, second = (state.get(f"blocks.0.mlp.{layer}.weight") for layer in ("fc1", "fc2"))
     return first is not None and second is not None and len(first) == 2 * second.shape[1]
 
@@ -82,7 +82,7 @@ def _rename(name: str) -> str:
 
 
 def _unfold_timm_registers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give CLS a position of its own again: timm has added it to the token and dropped it."""
+    """Restore the position of CLS as zero: timm has added it to the token."""
     unfolded = dict(state)
     unfolded["register_tokens"] = unfolded.pop("reg_token")
     positions = state["pos_embed"]

@@ -40,7 +40,8 @@ class Entry:
 
 # "embedded_dino" has only been through self-distillation. Afterwards the keys of "embedded" learned
 # to separate objects from backgrounds, which made the tokens of all backgrounds alike.
-# DINO's ViT-S/8 is the one of 300 epochs that MaskCut uses.
+# DINO's ViT-S/8 is the one of 300 epochs that MaskCut uses. torchvision's ResNets were trained with
+# ImageNet's labels, all others without any.
 REGISTRY: dict[str, Entry] = {
     EMBEDDED: Entry("vit", "embedded.safetensors", site=""),
     "embedded_dino": Entry("vit", "embedded_dino.safetensors", site=""),

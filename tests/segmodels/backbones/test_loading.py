@@ -1,6 +1,5 @@
 """Loading backbones: key layouts, strictness, safety and names."""
 
-import doctest
 import pickle
 import re
 from argparse import Namespace
@@ -14,7 +13,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
-from segmodels.backbones import backbone as backbone_module
 from segmodels.backbones import load_backbone
 from segmodels.backbones.layouts import official_layout
 from segmodels.backbones.pixels import normalised_pixels
@@ -346,7 +344,3 @@ def test_untrained_is_the_same_network_with_other_weights(
     assert trained.digest == weights_digest(state)
     assert untrained.digest == trained.untrained(1).digest != trained.untrained(2).digest
     assert torch.isfinite(untrained.extract(torch.zeros(1, 3, 64, 64)).cls).all()
-
-
-def test_the_documented_example_runs() -> None:
-    assert doctest.testmod(backbone_module) == (0, 5)

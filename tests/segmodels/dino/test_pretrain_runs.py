@@ -11,6 +11,9 @@ from pretraining import PLAIN, TINY, blobs, trainer_of, write_images
 
 from segmodels.backbones import load_backbone
 from segmodels.backbones.ref import BackboneRef
+from segmodels.backbones.registry import REGISTRY
+from segmodels.backbones.vit import VisionTransformer, ViTShape
+from segmodels.backbones.weights import weights_digest
 from segmodels.dino.export import export
 from segmodels.dino.images import cached_images
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, main, pretrain
@@ -135,3 +138,18 @@ def test_weights_of_the_losses_are_arguments(
         "'shape': {'weight': 0.5",
     ):
         assert setting in content["settings"]
+
+
+def test_official_weights_are_looked_for_in_the_cache_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "in", blobs(2))
+    model = VisionTransformer(ViTShape(16, 32, depth=1, num_heads=1, grid=4, hidden_dim=32))
+    model.initialise(torch.Generator().manual_seed(0))
+    torch.save(model.state_dict(), tmp_path / REGISTRY["dino_vits16"].file_name)
+    words = f"""pretrain --images {tmp_path / "in"} --out {tmp_path / "out"} --minutes 0 --batch-size 2
+        --depth 1 --objects dino_vits16 --cache-folder {tmp_path}"""
+    monkeypatch.setattr(sys, "argv", words.split())
+    main()
+    (found,) = (tmp_path / "out").glob("*.maps")
+    assert found.stem.endswith(weights_digest(model.state_dict())[:16])
