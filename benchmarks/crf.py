@@ -74,7 +74,7 @@ def resized(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Give Numba so many threads."""
+    """Set the number of Numba threads."""
     before = numba.get_num_threads()
     numba.set_num_threads(count)
     try:

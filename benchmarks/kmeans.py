@@ -42,11 +42,11 @@ def run(options: Options) -> list[Table]:
 
 
 def mixture(count: int, width: int, seed: int = 0) -> Points:
-    """Points around 400 centres, as far from their own as these are from each other."""
+    """Points around 400 centers, as far from their own as these are from each other."""
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((400, width), np.float32)
+    centers = random.standard_normal((400, width), np.float32)
     points = random.standard_normal((count, width), np.float32)
-    points += centres[random.integers(400, size=count)]
+    points += centers[random.integers(400, size=count)]
     return points
 
 

@@ -14,7 +14,7 @@ def published_eigenpair(
         keys: (T, d) float32.
         painted: (T,) bool, keys that count as zero.
         tau: Affinity threshold.
-        eps: Affinity of patches that are not joined.
+        eps: Affinity of unconnected patches.
 
     Returns:
         lambda and x (T,) float64.

@@ -73,7 +73,7 @@ class Arrays:
 
 
 def arrays_of(backend: ResolvedBackend) -> Arrays:
-    """NumPy and SciPy for "cpu", CuPy for "gpu"."""
+    """Return NumPy and SciPy for "cpu", CuPy for "gpu"."""
     if backend == "cpu":
         return CPU_ARRAYS
     import cupy
@@ -83,7 +83,7 @@ def arrays_of(backend: ResolvedBackend) -> Arrays:
 
 
 def array_module(backend: ResolvedBackend) -> ModuleType:
-    """NumPy for "cpu", CuPy for "gpu"."""
+    """Return NumPy for "cpu", CuPy for "gpu"."""
     return arrays_of(backend).xp
 
 

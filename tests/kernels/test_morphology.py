@@ -59,7 +59,7 @@ def test_fill_holes_of_nothing():
     assert fill_holes(np.zeros((0, 4, 5), bool)).shape == (0, 4, 5)
 
 
-def test_fill_holes_names_what_it_wants():
+def test_fill_holes_names_the_expected_shape():
     with pytest.raises(ValueError, match=r"masks must be \(m, H, W\) bool, got \(4, 5\)"):
         fill_holes(np.zeros((4, 5), bool))
 

@@ -51,7 +51,7 @@ def test_iou_of_exactly_half_is_no_match():
 
 
 @pytest.mark.parametrize(("on_void", "false_positives"), [(5, 1), (6, 0)])
-def test_predictions_mostly_on_void_are_excused(on_void, false_positives):
+def test_predictions_mostly_on_void_are_ignored(on_void, false_positives):
     true_map = strip((0, on_void), (1, 30 - on_void))
     predicted_map = strip((1, 10), (0, 20))
     counts = panoptic_counts(predicted_map, {1: 0}, true_map, {1: 0}, num_categories=1)
@@ -60,7 +60,7 @@ def test_predictions_mostly_on_void_are_excused(on_void, false_positives):
 
 
 @pytest.mark.parametrize(("category", "false_positives"), [(0, 0), (1, 1)])
-def test_predictions_on_a_crowd_of_their_category_are_excused(category, false_positives):
+def test_predictions_on_a_crowd_of_their_category_are_ignored(category, false_positives):
     true_map, predicted_map = strip((1, 10)), strip((1, 5), (2, 5))
     counts = panoptic_counts(
         predicted_map, {1: category, 2: 0}, true_map, {1: 0}, num_categories=2, crowd=[1]
@@ -69,7 +69,7 @@ def test_predictions_on_a_crowd_of_their_category_are_excused(category, false_po
     assert counts.true_positives.sum() == counts.false_negatives.sum() == 0
 
 
-def test_void_and_crowd_excuse_together():
+def test_void_and_crowd_add_up_to_more_than_half():
     true_map = strip((0, 3), (1, 3), (2, 4))
     predicted_map = strip((1, 10))
     counts = panoptic_counts(

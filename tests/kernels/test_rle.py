@@ -64,6 +64,6 @@ def test_no_masks():
 @pytest.mark.parametrize(
     "masks", [np.zeros((3, 4), bool), np.zeros((1, 3, 4), np.uint8)], ids=["shape", "dtype"]
 )
-def test_encode_names_what_it_wants(masks):
+def test_encode_names_the_expected_shape(masks):
     with pytest.raises(ValueError, match=r"masks must be \(m, H, W\) bool"):
         rle.encode(masks)

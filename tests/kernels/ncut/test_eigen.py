@@ -31,7 +31,7 @@ def residual_of(adjacency, pair, eps=EPS):
 
 
 def noisy_neighbours(size, seed):
-    """A graph as images give it: near patches joined, and some far ones."""
+    """A graph as images give it: near patches connected, and some far ones."""
     rng = np.random.default_rng(seed)
     places = np.arange(size)
     near = np.abs(places[:, None] - places[None, :]) < max(2, size // 6)

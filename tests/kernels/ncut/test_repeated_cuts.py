@@ -125,7 +125,7 @@ def test_degenerate_images_give_masks_not_errors(keys):
 
 
 @pytest.mark.parametrize("tau", [-0.999, 0.999])
-def test_thresholds_that_join_all_or_none(tau):
+def test_thresholds_that_connect_all_or_none(tau):
     keys = np.abs(np.random.default_rng(0).standard_normal((30, 6)))
 
     cut = maskcut(keys, (5, 6), tau=tau)
@@ -134,7 +134,7 @@ def test_thresholds_that_join_all_or_none(tau):
     np.testing.assert_allclose(cut.eigenvalues[0], 1.0 if tau < 0 else 30e-5, rtol=1e-3)
 
 
-def test_a_negative_threshold_joins_painted_patches_to_all():
+def test_a_negative_threshold_connects_painted_patches_to_all():
     # Zero keys have cosine 0, which exceeds a negative tau: as with the keys really set to zero.
     keys = random_keys(5, (8, 8), 4)
     first = maskcut(keys, (8, 8), tau=-0.2, max_masks=1).masks[0]
@@ -380,7 +380,7 @@ def test_no_images():
         ({"backend": "tpu"}, "backend must be"),
     ],
 )
-def test_errors_name_what_is_wrong(changed, message):
+def test_wrong_arguments_are_refused(changed, message):
     arguments = {"keys": np.ones((6, 2)), "grid": (2, 3)} | changed
 
     with pytest.raises(ValueError, match=message):
