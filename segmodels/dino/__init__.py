@@ -1,3 +1,3 @@
-"""DINO pre-training; `load_backbone` is offered here too, under the name that scripts know."""
+"""DINO pre-training; `load_backbone` may be imported from here too."""
 
 from segmodels.backbones import __getattr__  # noqa: F401 - Backbone and load_backbone, lazily

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.pixels import normalised_pixels, resize_square
-from segmodels.pictures.overlays import Picture, contact_sheet
+from segmodels.pictures.sheets import Picture, contact_sheet
 
 # Black, violet, orange, light yellow: lightness rises evenly, so the map also reads in grey.
 _HEAT = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)])

@@ -22,7 +22,7 @@ class CollapseMetrics:
     rank: float
 
     def warning(self) -> str | None:
-        """The collapse that the metrics show and its remedy, in one sentence; None if there is none."""
+        """The collapse that the metrics show, with its remedy; None if there is none."""
         if self.sharpness is not None and self.sharpness < 0.01:
             return "targets are uniform: lower teacher_temperature"
         if self.spread is not None and self.spread < 0.1:

@@ -1,4 +1,4 @@
-"""Export a pre-training checkpoint as backbone weights: `python -m segmodels.dino.export --help`."""
+"""Export a checkpoint as backbone weights: `python -m segmodels.dino.export --help`."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ def export(
 
     Args:
         checkpoint: file written by `segmodels.dino.pretrain`.
-        out: .safetensors file, written under a temporary name and moved into place.
+        out: .safetensors file, written atomically.
         num_heads: attention heads of the transformer.
         image_size, tau, center_keys: recommended for MaskCut with these weights.
     """

@@ -44,25 +44,27 @@ def multicrop(
     Returns:
         Global views (2 * b) and local views (num_local * b).
     """
-    globals_ = _views(images, 2, settings.global_size, settings.global_scale, generator)
-    locals_ = _views(
-        images, settings.num_local, settings.local_size, settings.local_scale, generator
-    )
-    return globals_, locals_
+    s = settings
+    globals_ = random_views(images, 2, s.global_size, s.global_scale, generator)
+    return globals_, random_views(images, s.num_local, s.local_size, s.local_scale, generator)
 
 
-def whole_views(
-    images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
+def random_views(
+    images: Tensor, count: int, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Views:
-    """One view of nearly the whole of each image.
+    """`count` random crops of each image, resized to `size` px; `scale`: range of their area."""
+    return views_at(images, _frames(count * len(images), scale, generator), size, generator)
 
-    Args:
-        images: (b, 3, S, S) float32 in [0, 1].
-        size: side of the views, px.
-        scale: range of their share of the image's area.
-        generator: source of every random draw.
-    """
-    return _views(images, 1, size, scale, generator)
+
+def views_at(images: Tensor, frames: Tensor, size: int, generator: torch.Generator) -> Views:
+    """Recoloured crops of images (b, 3, S, S) at frames (count * b, 4), resized to `size` px."""
+    # The sampling positions of a crop's pixels are the centres of its patches of one pixel.
+    grid = torch.unflatten(patch_points(frames, size), 1, (size, size))
+    crops = [
+        functional.grid_sample(images, part, padding_mode="border", align_corners=False)
+        for part in grid.chunk(len(frames) // len(images))
+    ]
+    return Views(recolour(torch.cat(crops), generator), frames)
 
 
 def patch_points(frames: Tensor, grid: int) -> Tensor:
@@ -89,27 +91,6 @@ def points_in_crop(points: Tensor, frames: Tensor) -> Tensor:
         frames: (n, 4), see `Views`.
     """
     return (points - frames[:, None, :2]) / frames[:, None, 2:]
-
-
-def _views(
-    images: Tensor,
-    count: int,
-    size: int,
-    scale: tuple[float, float],
-    generator: torch.Generator,
-) -> Views:
-    frames = _frames(count * len(images), scale, generator)
-    grid = points_grid(frames, size)
-    crops = [
-        functional.grid_sample(images, part, padding_mode="border", align_corners=False)
-        for part in grid.chunk(count)
-    ]
-    return Views(recolour(torch.cat(crops), generator), frames)
-
-
-def points_grid(frames: Tensor, size: int) -> Tensor:
-    """Sampling positions (n, size, size, 2) of a crop's pixels in the image's coordinates."""
-    return torch.unflatten(patch_points(frames, size), 1, (size, size))
 
 
 def _frames(n: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segmodels.dino.multicrop import whole_views
+from segmodels.dino.multicrop import random_views
 from segmodels.dino.networks import Network
 from segmodels.dino.saliency_loss import saliency_loss, salient_patches
 from segmodels.dino.settings import SaliencySettings, ShapeSettings
@@ -25,10 +25,9 @@ def object_terms(
     student: Network,
     images: Tensor,
     maps: Tensor,
-    generator: torch.Generator,
-    *,
     saliency: SaliencySettings,
     shape: ShapeSettings,
+    generator: torch.Generator,
 ) -> ObjectTerms:
     """Saliency loss on whole views; shape loss on whole views and on views of the object alone.
 
@@ -36,11 +35,11 @@ def object_terms(
         student: the network that is trained.
         images: (b, 3, S, S) float32 in [0, 1].
         maps: (b, cells, cells) float32 in [0, 1], saliency of the images.
-        generator: source of every random draw.
         saliency, shape: settings of the losses; a weight of 0 leaves a loss out.
+        generator: source of every random draw.
     """
     device = student.device
-    views = whole_views(images, saliency.view_size, saliency.view_scale, generator).to(device)
+    views = random_views(images, 1, saliency.view_size, saliency.view_scale, generator).to(device)
     on_device = maps.to(device)
     with student.autocast():
         whole = student.backbone(views.pixels)

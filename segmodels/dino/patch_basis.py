@@ -1,8 +1,8 @@
 """Initialise the patch embedding with the principal components of image patches.
 
-A random first layer spends thousands of steps on learning colours and edges; the principal components
-of patches are such filters. Their standard deviations are equalised halfway (on a log scale), so that
-neither the mean colour nor noise dominates.
+A random first layer spends thousands of steps on learning colours and edges; the principal
+components of patches are such filters. Their standard deviations are equalised halfway, on a log
+scale, so that neither the mean colour nor noise dominates.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ _SAMPLE = 400
 def set_patch_basis(embed: PatchEmbed, images: np.ndarray) -> None:
     """Fill a patch projection with the principal components of image patches, in place.
 
-    The output has mean 0 and, over all channels, standard deviation 1. Channels beyond the number of
-    components (3 * patch_size ** 2) keep their weights.
+    The output has mean 0 and, over all channels, standard deviation 1. Channels beyond the number
+    of components (3 * patch_size ** 2) keep their weights.
 
     Args:
         embed: the projection to fill.

@@ -69,7 +69,8 @@ def pretrain(
         while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
             number = trainer.step + 1
             due = number % report_every == 0 or number == settings.steps
-            report = trainer.train_step(measure := group.leads and due)
+            measure = group.leads and due
+            report = trainer.train_step(measure)
             if measure:
                 speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
                 since, first = time.monotonic(), trainer.step
@@ -134,6 +135,7 @@ def _log_progress(
     """Log one readable line, and a warning where the targets or the features collapse."""
     collapse = report.collapse
     assert collapse is not None
+    step = report.step + 1
     numbers = {
         "cls": report.cls_loss,
         "patch": report.patch_loss,
@@ -144,12 +146,10 @@ def _log_progress(
         "rank": collapse.rank,
     }
     values = " ".join(f"{name} {value:.3g}" for name, value in numbers.items() if value)
-    log(
-        f"step {report.step + 1}/{settings.steps} loss {report.loss:.3f} {values} {speed:.0f} images/s"
-    )
+    log(f"step {step}/{settings.steps} loss {report.loss:.3f} {values} {speed:.0f} images/s")
     warning = collapse.warning()
     if warning and report.step > settings.warmup * settings.steps:
-        log(f"warning: collapse at step {report.step + 1}: {warning}")
+        log(f"warning: collapse at step {step}: {warning}")
 
 
 def main() -> None:
@@ -165,16 +165,13 @@ def main() -> None:
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders, tar shards")
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long")
-    parser.add_argument("--steps", type=int, default=standard.steps, help="length of the schedule")
-    parser.add_argument("--batch-size", type=int, default=standard.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=standard.learning_rate)
-    parser.add_argument("--depth", type=int, default=standard.depth)
-    parser.add_argument("--patch-weight", type=float, default=standard.patch_weight)
-    parser.add_argument("--student-keep", type=float, default=standard.student_keep)
-    parser.add_argument("--seed", type=int, default=standard.seed)
-    parser.add_argument("--dino-weight", type=float, default=standard.dino_weight)
-    parser.add_argument("--saliency-weight", type=float, default=standard.saliency.weight)
-    parser.add_argument("--shape-weight", type=float, default=standard.shape.weight)
+    sizes = ("steps", "batch_size", "learning_rate", "depth", "seed")
+    for name in (*sizes, "dino_weight", "patch_weight", "student_keep"):
+        default = getattr(standard, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    for loss in ("saliency", "shape"):
+        default = getattr(standard, loss).weight
+        parser.add_argument(f"--{loss}-weight", type=float, default=default)
     parser.add_argument("--start", help="backbone to start from: a name or a weights file")
     parser.add_argument(
         "--objects",
@@ -196,8 +193,8 @@ def main() -> None:
     run["sources"] = given.pop("images")
     cache_folder = given.pop("cache_folder")
     for name in ("start", "objects"):
-        asked = given.pop(name)
-        run[name] = BackboneRef(asked, cache_folder=cache_folder) if asked else None
+        backbone = given.pop(name)
+        run[name] = BackboneRef(backbone, cache_folder=cache_folder) if backbone else None
     for loss in ("saliency", "shape"):
         given[loss] = replace(getattr(standard, loss), weight=given.pop(f"{loss}_weight"))
     pretrain(replace(standard, **given), log=lambda line: print(line, flush=True), **run)

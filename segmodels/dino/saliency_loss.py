@@ -28,10 +28,10 @@ def salient_patches(salient: Tensor, frames: Tensor, grid: int) -> Tensor:
 def saliency_loss(keys: Tensor, salient: Tensor, settings: SaliencySettings) -> Tensor:
     """Cross entropy of "both patches are salient or both background" from the cosine of their keys.
 
-    Keys are centred per view, as for MaskCut. Object and background of a view weigh the same,
-    whatever their areas; views without a salient patch do not count. Pairs of salient patches farther
-    apart than `reach` are left out, as they may show different objects; background pairs as far apart
-    have the weight `far_background`, as grass and sky may differ.
+    Keys are centred per view, as for MaskCut. Object and background of a view weigh the same; views
+    without a salient patch do not count. Pairs farther apart than `reach` are left out where both
+    patches are salient, as they may show different objects, and have the weight `far_background`
+    where both are background, as grass and sky may differ.
 
     Args:
         keys: (n, grid * grid, d).

@@ -66,13 +66,13 @@ class PretrainSettings:
         crops: multi-crop views.
         photo_size: side of the cached square images, px.
         batch_size: images a step, over all processes.
-        steps: length of all schedules.
+        steps: length of all schedules, in optimiser steps.
         learning_rate: peak, reached after `warmup` (a share of the steps), then cosine to 1 %.
         weight_decay: start and end of its cosine.
         teacher_momentum: start of the teacher's momentum, which rises to 1 on a cosine.
         prototypes, patch_prototypes: output width of the CLS head and of the patch head.
-        student_keep: share of a global crop's patches that the student sees (MSN, Assran et al. 2022);
-            1 is plain DINO.
+        student_keep: share of a global crop's patches that the student sees (MSN, Assran et al.
+            2022); 1 is plain DINO.
         saliency, shape: the losses on objects.
         dino_weight: weight of the self-distillation losses on CLS and patches; 0 leaves them out.
         patch_weight: weight of the self-distillation loss between keys of corresponding patches;
@@ -151,7 +151,7 @@ class PretrainSettings:
 
     @property
     def vit_shape(self) -> ViTShape:
-        """Sizes of the transformer; its native grid is the larger of global crops and whole views."""
+        """Sizes of the transformer; its grid is that of the largest views."""
         native = self.crops.global_size
         if self.learns_objects:
             native = max(native, self.saliency.view_size)

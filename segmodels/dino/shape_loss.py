@@ -1,8 +1,8 @@
 """Shape loss: predict the shape of an image's object from CLS.
 
-`instance_embeddings` uses CLS of a masked box. In runs of an hour, neither DINO's loss nor a contrast
-of objects (MaskContrast, Van Gansbeke et al. 2021) made CLS tell object classes apart better than an
-untrained network's; the shape of an object says more about its class.
+`instance_embeddings` uses CLS of a masked box. In runs of an hour, neither DINO's loss nor a
+contrast of objects (MaskContrast, Van Gansbeke et al. 2021) made CLS separate object classes better
+than an untrained network does; the shape of an object says more about its class.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segmodels.backbones.pixels import IMAGENET_MEAN
-from segmodels.dino.multicrop import Views, points_grid, recolour
+from segmodels.dino.multicrop import Views, views_at
 
 
 def object_views(images: Tensor, maps: Tensor, size: int, generator: torch.Generator) -> Views:
@@ -28,10 +28,7 @@ def object_views(images: Tensor, maps: Tensor, size: int, generator: torch.Gener
     mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
     frames = _box_frames(maps > 0.5, generator)
     cut = torch.lerp(mean.expand_as(images), images, opacity)
-    crops = functional.grid_sample(
-        cut, points_grid(frames, size), padding_mode="border", align_corners=False
-    )
-    return Views(recolour(crops, generator), frames)
+    return views_at(cut, frames, size, generator)
 
 
 def shape_loss(logits: Tensor, shares: Tensor) -> Tensor:
@@ -48,7 +45,7 @@ def shape_loss(logits: Tensor, shares: Tensor) -> Tensor:
 
 
 def _box_frames(inside: Tensor, generator: torch.Generator) -> Tensor:
-    """Frames (b, 4) about the boxes of masks (b, cells, cells) bool, randomly shifted and scaled."""
+    """Frames (b, 4) about the boxes of masks (b, cells, cells), randomly shifted and scaled."""
     n, cells = inside.shape[:2]
     boxes = []
     for axis in (1, 2):
@@ -56,7 +53,7 @@ def _box_frames(inside: Tensor, generator: torch.Generator) -> Tensor:
         first, last = line.argmax(dim=1), cells - 1 - line.flip(1).argmax(dim=1)
         boxes.append(((first + last + 1) / cells - 1, (last + 1 - first) / cells))
     (x, half_width), (y, half_height) = boxes
-    # In half of the draws the box becomes a square of its shorter side, like `centre_crop`.
+    # In half of the draws the box becomes a square of its shorter side, like `center_crop`.
     shorter = torch.minimum(half_width, half_height)
     square = torch.rand(n, generator=generator) < 0.5
     half_width = torch.where(square, shorter, half_width)

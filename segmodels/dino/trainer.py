@@ -131,12 +131,7 @@ class Trainer:
         if settings.learns_objects:
             maps = torch.from_numpy(self.maps[batch]).float() / 255
             terms = object_terms(
-                self.student,
-                images,
-                maps,
-                generator,
-                saliency=settings.saliency,
-                shape=settings.shape,
+                self.student, images, maps, settings.saliency, settings.shape, generator
             )
             loss = loss + settings.saliency.weight * terms.saliency_loss
             loss = loss + settings.shape.weight * terms.shape_loss
@@ -219,7 +214,7 @@ class Trainer:
         return collapse_metrics(None, terms.cls)
 
     def _update(self, loss: Tensor) -> float:
-        """Step the optimiser by the schedules, then update the teacher; returns the learning rate."""
+        """Step the optimiser by the schedules, update the teacher; returns the learning rate."""
         settings = self.settings
         share = self.step / settings.steps
         warm = min(1.0, (self.step + 1) / max(1.0, settings.warmup * settings.steps))

@@ -1,4 +1,4 @@
-"""Views of an image for STEGO's training: the whole image and its five crops (STEGO `src/crop_datasets.py`)."""
+"""Training views of an image: the whole image and five crops (STEGO `src/crop_datasets.py`)."""
 
 from typing import Literal
 

@@ -71,8 +71,8 @@ class SegmentationHead(nn.Module):
 class ClusterProbe(nn.Module):
     """Cluster probe: centroids trained by online k-means on the codes, with cosine distance.
 
-    The centroids start with length 1, in the published code with sqrt(dim): the loss depends on their
-    directions only, and long ones turn too slowly to follow the codes in a few hundred steps.
+    The centroids start with length 1, in the published code with sqrt(dim): the loss depends on
+    their directions only, and long ones turn too slowly to follow the codes in a few hundred steps.
 
     Args:
         dim: width of the code.

@@ -102,7 +102,7 @@ def choose_clusters(scores: StuffScores, settings: SegmentationSettings) -> np.n
 def cluster_log_probabilities(
     image: np.ndarray, backbone: Backbone, model: StegoModel
 ) -> np.ndarray:
-    """Log probability of each cluster at each pixel, from the mean code of the image and its mirror image.
+    """Log probability of each cluster at each pixel, by the mean code of image and mirror image.
 
     Args:
         image: (H, W, 3) uint8 RGB, both sides multiples of the patch size.

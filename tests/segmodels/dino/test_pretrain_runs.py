@@ -1,4 +1,4 @@
-"""Pre-training as a command: images, maps and checkpoint on disk, what it says, export."""
+"""Pre-training as a command: images, maps and checkpoint on disk, log, export."""
 
 import json
 import sys
@@ -55,7 +55,7 @@ def test_maps_belong_to_their_images_and_losses(tmp_path: Path) -> None:
 
 def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     write_images(tmp_path / "in", blobs(12))
-    said: list[str] = []
+    logged: list[str] = []
 
     def run(minutes: float) -> Path:
         return pretrain(
@@ -65,13 +65,13 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
             minutes=minutes,
             report_every=2,
             save_every=3,
-            log=said.append,
+            log=logged.append,
         )
 
     checkpoint = run(minutes=0)
     assert checkpoint == tmp_path / "out" / CHECKPOINT
     run(minutes=10)
-    assert "resuming at step 0" in said
+    assert "resuming at step 0" in logged
     lines = [json.loads(line) for line in (tmp_path / "out" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
     assert all(line["collapse"]["rank"] >= 1 for line in lines)
@@ -110,15 +110,15 @@ def test_a_backbone_may_find_the_objects(tmp_path: Path) -> None:
 
 def test_without_self_distillation_its_numbers_are_left_out(tmp_path: Path) -> None:
     write_images(tmp_path / "in", blobs(8))
-    said: list[str] = []
+    logged: list[str] = []
     settings = replace(TINY, steps=2, dino_weight=0.0)
-    pretrain(settings, [tmp_path / "in"], tmp_path / "out", report_every=2, log=said.append)
+    pretrain(settings, [tmp_path / "in"], tmp_path / "out", report_every=2, log=logged.append)
     (line,) = map(json.loads, (tmp_path / "out" / PROGRESS).read_text().splitlines())
     assert line["collapse"].keys() == {"sharpness", "spread", "rank"}
     assert line["collapse"]["sharpness"] is line["collapse"]["spread"] is None
-    (told,) = (words.split() for words in said if words.startswith("step 2/2 loss"))
-    assert told[4::2][:-1] == ["saliency", "shape", "rank"]
-    assert told[-1] == "images/s"
+    (words,) = (line.split() for line in logged if line.startswith("step 2/2 loss"))
+    assert words[4::2][:-1] == ["saliency", "shape", "rank"]
+    assert words[-1] == "images/s"
 
 
 def test_weights_of_the_losses_are_arguments(

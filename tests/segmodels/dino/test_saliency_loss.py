@@ -70,7 +70,7 @@ def test_keys_learn_to_tell_objects_from_their_surroundings() -> None:
 @pytest.mark.parametrize(("far_background", "counted"), [(1.0, 14), (0.5, 13), (0.0, 12)])
 def test_patches_out_of_reach_by_hand(far_background: float, counted: float) -> None:
     # Two patches a side, all sixteen pairs decided alike. With no reach the two pairs of one
-    # salient patch with the other are left out; those of the background count as they are told to.
+    # salient patch with the other are left out; far background pairs have `far_background`.
     keys = torch.tensor([[[1.0], [-1.0], [-1.0], [1.0]]])
     salient = torch.tensor([[1.0, 0, 0, 1]])
     each = math.log(1 + math.exp(-2))

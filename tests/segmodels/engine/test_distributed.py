@@ -24,7 +24,7 @@ Left = dict[str, dict[str, torch.Tensor]]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder of what the two processes left, and what they said."""
+    """Folder of what the two processes left, and their output."""
     out = tmp_path_factory.mktemp("processes")
     images = out / "photos"
     images.mkdir()
@@ -46,13 +46,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         stderr=subprocess.PIPE,
     )
     try:
-        said, errors = run.communicate(timeout=120)
+        output, errors = run.communicate(timeout=120)
     finally:
         # Asked to end, torchrun ends its processes first; killed, it would leave them behind.
         run.terminate()
         run.wait()
     assert run.returncode == 0, errors
-    return out, said
+    return out, output
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +122,9 @@ def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> N
 
 
 def test_one_process_writes_and_speaks(finished: tuple[Path, str]) -> None:
-    out, said = finished
-    assert said.count("resuming at step 0") == 1
-    assert said.count("step 4/8 loss") == 1
+    out, output = finished
+    assert output.count("resuming at step 0") == 1
+    assert output.count("step 4/8 loss") == 1
     lines = [json.loads(line) for line in (out / "run" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
     kinds = sorted(path.suffix for path in (out / "run").iterdir())

@@ -86,15 +86,15 @@ def test_images_are_computed_with_one_thread_each(monkeypatch):
     assert blas_threads() == before
 
 
-@pytest.mark.parametrize(("told", "expected"), [("1", 1), ("3", 3)])
-def test_the_environment_limits_threads(monkeypatch, told, expected):
-    monkeypatch.setenv("OMP_NUM_THREADS", told)
+@pytest.mark.parametrize(("limit", "expected"), [("1", 1), ("3", 3)])
+def test_the_environment_limits_threads(monkeypatch, limit, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
 
     assert available_threads() == expected
 
 
-@pytest.mark.parametrize("told", ["", "0", "many"])
-def test_without_a_limit_all_cores_are_used(monkeypatch, told):
-    monkeypatch.setenv("OMP_NUM_THREADS", told)
+@pytest.mark.parametrize("limit", ["", "0", "many"])
+def test_without_a_limit_all_cores_are_used(monkeypatch, limit):
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
 
     assert available_threads() >= 1

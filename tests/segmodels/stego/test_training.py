@@ -169,14 +169,14 @@ def test_the_seed_decides_every_bit():
 
 def test_progress_reports_every_ten_steps_and_the_last():
     features, _ = two_textures(0.0)
-    told: list[int] = []
+    steps: list[int] = []
     model = train_stego(
         features,
         neighbour_table(mean_features(features)),
         settings(steps=12),
-        lambda step, loss: told.append(step) if np.isfinite(loss) else None,
+        lambda step, loss: steps.append(step) if np.isfinite(loss) else None,
     )
-    assert told == [10, 12]
+    assert steps == [10, 12]
     assert model.history[:, 0].tolist() == [10, 12]
 
 
