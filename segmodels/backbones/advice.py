@@ -6,14 +6,10 @@ from dataclasses import dataclass
 from segmodels.backbones.vit import ViTShape
 from segmodels.backbones.weights import WeightsFormatError
 
-# MaskCut's published settings (CutLER sec. 3.2), for weights without metadata.
-PAPER_IMAGE_SIZE = 480
-PAPER_TAU = 0.15
-
 
 @dataclass(frozen=True)
 class MaskCutAdvice:
-    """MaskCut settings that suit a backbone's keys.
+    """MaskCut settings that suit a backbone's keys; the defaults are the published (CutLER sec. 3.2).
 
     Attributes:
         image_size: side of the square input, px; a multiple of the patch size.
@@ -21,13 +17,13 @@ class MaskCutAdvice:
         center_keys: subtract the image's mean key before the cosine.
     """
 
-    image_size: int = PAPER_IMAGE_SIZE
-    tau: float = PAPER_TAU
+    image_size: int = 480
+    tau: float = 0.15
     center_keys: bool = False
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], shape: ViTShape) -> "MaskCutAdvice":
-        """Read the metadata `image_size`, `tau` and `center_keys`; the paper's where they lack.
+        """Read the metadata `image_size`, `tau` and `center_keys`; the defaults where they lack.
 
         The default size is 480 px if patches fill it, else the native one: DINOv2's patches of
         14 px do not fill 480, and at 518 its positions need no resampling.
@@ -35,16 +31,17 @@ class MaskCutAdvice:
         Raises:
             WeightsFormatError: `image_size` is no multiple of the patch size.
         """
-        fills = PAPER_IMAGE_SIZE % shape.patch_size == 0
-        default = PAPER_IMAGE_SIZE if fills else shape.grid * shape.patch_size
-        size = int(metadata.get("image_size", default))
-        if size % shape.patch_size:
+        default, patch_size = cls(), shape.patch_size
+        fills = default.image_size % patch_size == 0
+        suited = default.image_size if fills else shape.grid * patch_size
+        size = int(metadata.get("image_size", suited))
+        if size % patch_size:
             raise WeightsFormatError(
                 f"the file recommends images of {size} pixels, no multiple of its patch size "
-                f"{shape.patch_size}: correct image_size in its metadata"
+                f"{patch_size}: correct image_size in its metadata"
             )
         return cls(
             size,
-            float(metadata.get("tau", PAPER_TAU)),
+            float(metadata.get("tau", default.tau)),
             metadata.get("center_keys", "false") == "true",
         )

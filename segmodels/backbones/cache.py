@@ -63,7 +63,7 @@ def locate_weights(
         WeightsFormatError: a file that was put into the cache by hand holds no weights.
     """
     asked = BackboneName.parse(name_or_path)
-    entry = asked.entry
+    entry = REGISTRY.get(asked.name)
     if entry is not None and kind not in (None, entry.kind):
         raise wrong_network(asked.name, entry.kind, kind)
     if entry is not None and entry.site:

@@ -78,12 +78,7 @@ class WrongNetworkError(ExNihiloError, ValueError):
 
 @dataclass(frozen=True)
 class BackboneName:
-    """A backbone as a user writes it, taken apart.
-
-    Attributes:
-        name: key of `REGISTRY`, or path of a weights file.
-        sha256: the only hash that the file may have, 64 lower-case digits; None accepts any.
-    """
+    """A key of `REGISTRY` or a path, and the only SHA-256 that its file may have; None accepts any."""
 
     name: str
     sha256: str | None = None
@@ -104,11 +99,6 @@ class BackboneName:
                 f"after @sha256: come the 64 hexadecimal digits of the file's SHA-256, got {sha256!r}"
             )
         return cls(match["name"], sha256)
-
-    @property
-    def entry(self) -> Entry | None:
-        """What the registry knows of it; None for a path."""
-        return REGISTRY.get(self.name)
 
 
 def names_of(kind: Kind) -> list[str]:
