@@ -12,8 +12,9 @@ from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.feature_shards import StoredFeatures, open_features
 from segmodels.cutler.maskcut import DiscoveredMask, MaskCutSettings, discover_masks
 from segmodels.engine.parallel import map_images, map_in_order
+from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
-from segmodels.formats.masks import MASK_SCHEMA, mask_row, write_table
+from segmodels.formats.masks import MASK_SCHEMA, mask_row
 
 MASKS_PER_IMAGE_LIMIT = 1000
 # Keeps a GPU busy: 2 GB of affinities at 3,600 patches.
@@ -24,16 +25,7 @@ BATCHES_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class MaskCutStageSettings:
-    """Settings of the stage maskcut_masks; None takes what the backbone's weights recommend.
-
-    Attributes:
-        tau: affinity threshold on the cosine of two keys.
-        center_keys: subtract the image's mean key before the cosine.
-        max_masks: masks per image.
-        use_crf: refine with the dense CRF.
-        crf_min_iou: discard a mask whose IoU with its refinement is lower.
-        backend: where cuts and CRF are computed: "auto" takes a GPU where there is one.
-    """
+    """See `MaskCutSettings`; None takes the advice stored beside the backbone's weights."""
 
     tau: float | None = None
     center_keys: bool | None = None

@@ -15,7 +15,7 @@ from segmodels.datasets.listing import (
     is_hidden,
     list_images,
 )
-from segmodels.formats.coco_json import CocoImage, refuse_missing
+from segmodels.formats.coco_json import CocoImage
 from segmodels.formats.errors import AnnotationError, InputError
 from segmodels.formats.tar import is_tar
 
@@ -171,7 +171,12 @@ def _find_listed(
         target = "" if is_tar(root) else escape_target(root, name)
         if target:
             _refuse_links(source, [Entry(root, name, name, target)])
-    refuse_missing(missing, len(listed), json_path, source.images)
+    if missing:
+        raise AnnotationError(
+            f"{len(missing)} of the {len(listed)} images that {json_path} lists are not in "
+            f"{source.images}, for example {missing[0]!r}; give the folder which its file names "
+            "are relative to"
+        )
     found = [by_name[image.file_name] for image in listed]
     _refuse_links(source, found)
     return found

@@ -37,7 +37,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An image of an earlier scan."""
+    """An image of an earlier scan, at a row of its images table."""
 
     row: int
     image_id: int

@@ -123,7 +123,7 @@ def walk(root: str) -> Iterable[Found]:
 
 def is_hidden(path: str) -> bool:
     """Whether a relative path is of a hidden file or lies in a hidden folder."""
-    return any(part.startswith(".") for part in path.split("/"))
+    return any(part.startswith(".") and part != "." for part in path.split("/"))
 
 
 def escape_target(root: str, path: str) -> str:

@@ -1,5 +1,6 @@
 """Sources to tables: reads every file once; lists the images, and the rejected files by reason."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +35,13 @@ class ScanResult:
     num_other_files: int
 
 
-Accepted = tuple[Candidate, Content]
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image, and its entry in the earlier scan if it has not changed since."""
+
+    candidate: Candidate
+    content: Content
+    known: Known | None
 
 
 def scan_sources(
@@ -68,23 +75,26 @@ def scan_sources(
     _check_settings(shard_size, max_pixels, evaluation_fraction)
     found = find_candidates(sources)
     known = known_images(previous)
-    accepted: list[Accepted] = []
+    accepted: list[_Image] = []
     rejections, num_other_files = found.rejections, found.num_other_files
     for candidate, outcome in inspect_all(found.images, known, max_pixels, log):
         if not isinstance(outcome, Rejection):
-            accepted.append((candidate, outcome))
+            before = known.get((candidate.entry.source, candidate.entry.path))
+            same = before and (before.image_id, before.content) == (candidate.image_id, outcome)
+            accepted.append(_Image(candidate, outcome, before if same else None))
         elif candidate.image_by_name or outcome.reason not in _NO_IMAGE_CONTENT:
             rejections.append((candidate.order, outcome))
         else:
             num_other_files += 1
-    accepted.sort(key=lambda pair: _known_row(pair, known))
+    # Unchanged images first, in their old order.
+    accepted.sort(key=lambda image: image.known.row if image.known else math.inf)
     unique, duplicates = _split_duplicates(accepted)
     _require_images(unique, rejections, num_other_files)
-    refuse_shared_ids(candidate for candidate, _ in unique)
-    shards = _shards([_known_shard(pair, known) for pair in unique], previous, shard_size)
+    refuse_shared_ids(image.candidate for image in unique)
+    shards = _shards(unique, previous, shard_size)
     rows = [
-        _image_row(candidate, content, shard, evaluation_fraction)
-        for (candidate, content), shard in zip(unique, shards, strict=True)
+        _image_row(image.candidate, image.content, shard, evaluation_fraction)
+        for image, shard in zip(unique, shards, strict=True)
     ]
     return ScanResult(
         images=pa.Table.from_pylist(rows, schema=IMAGES_SCHEMA),
@@ -102,35 +112,17 @@ def _check_settings(shard_size: int, max_pixels: int, evaluation_fraction: float
         raise InputError(f"evaluation_fraction must be in [0, 1), got {evaluation_fraction}")
 
 
-def _known_row(pair: Accepted, known: dict[tuple[str, str], Known]) -> tuple[bool, int]:
-    """Sort unchanged images first, in their old order."""
-    before = _before(pair, known)
-    return (True, 0) if before is None else (False, before.row)
-
-
-def _known_shard(pair: Accepted, known: dict[tuple[str, str], Known]) -> int | None:
-    before = _before(pair, known)
-    return None if before is None else before.shard
-
-
-def _before(pair: Accepted, known: dict[tuple[str, str], Known]) -> Known | None:
-    candidate, content = pair
-    before = known.get((candidate.entry.source, candidate.entry.path))
-    if before is None or (before.image_id, before.content) != (candidate.image_id, content):
-        return None
-    return before
-
-
 def _split_duplicates(
-    accepted: Sequence[Accepted],
-) -> tuple[list[Accepted], list[tuple[int, Rejection]]]:
+    accepted: Sequence[_Image],
+) -> tuple[list[_Image], list[tuple[int, Rejection]]]:
     firsts: dict[str, Candidate] = {}
-    unique: list[Accepted] = []
+    unique: list[_Image] = []
     duplicates: list[tuple[int, Rejection]] = []
-    for candidate, content in accepted:
-        first = firsts.setdefault(content.sha256, candidate)
+    for image in accepted:
+        candidate = image.candidate
+        first = firsts.setdefault(image.content.sha256, candidate)
         if first is candidate:
-            unique.append((candidate, content))
+            unique.append(image)
             continue
         entry = candidate.entry
         detail = f"the same content as {first.entry.path} of {first.entry.source}"
@@ -140,7 +132,7 @@ def _split_duplicates(
 
 
 def _require_images(
-    unique: Sequence[Accepted], rejections: Sequence[tuple[int, Rejection]], num_other_files: int
+    unique: Sequence[_Image], rejections: Sequence[tuple[int, Rejection]], num_other_files: int
 ) -> None:
     if unique:
         return
@@ -154,17 +146,15 @@ def _require_images(
     )
 
 
-def _shards(
-    known: Sequence[int | None], previous: pa.Table | None, shard_size: int
-) -> Iterator[int]:
+def _shards(images: Sequence[_Image], previous: pa.Table | None, shard_size: int) -> Iterator[int]:
     """Give each image its old shard, or a new one with a number above all old ones."""
     next_shard = 0
     if previous is not None and previous.num_rows:
         next_shard = max(column_values(previous, "shard")) + 1
     added = 0
-    for shard in known:
-        if shard is not None:
-            yield shard
+    for image in images:
+        if image.known is not None:
+            yield image.known.shard
         else:
             yield next_shard + added // shard_size
             added += 1

@@ -1,15 +1,16 @@
-"""Arrow tables as files: written whole or not at all, the same bytes for the same rows."""
+"""Arrow tables as files: written atomically, equal bytes for equal rows."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from segmodels.formats.atomic import replacing
 
-# Fixed, so that the bytes do not depend on how the table was put together.
+# Fixed, so that the bytes do not depend on the chunks of the table.
 ROWS_PER_BATCH = 65_536
 
 
@@ -34,9 +35,16 @@ def read_table(path: str | Path) -> pa.Table:
 
 
 def rows_in(table: pa.Table, column: str, wanted: Iterable[Any]) -> pa.Table:
-    """Keep the rows whose value in the column is among the wanted ones; order stays."""
+    """Rows whose value in the column is among the wanted ones, in their order."""
     values = pa.array(list(wanted), type=table.schema.field(column).type)
     return table.filter(pc.is_in(table[column], values))
+
+
+def evenly_spaced_rows(table: pa.Table, count: int) -> pa.Table:
+    """At most `count` rows, evenly spaced over the table."""
+    if table.num_rows <= count:
+        return table
+    return table.take(np.linspace(0, table.num_rows - 1, count).round().astype(np.int64))
 
 
 def column_values(table: pa.Table, column: str) -> list[Any]:

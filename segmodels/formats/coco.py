@@ -1,7 +1,7 @@
 """COCO instance files: validated reading, writing, and result files."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from segmodels.formats.coco_json import (
     load_document,
     read_categories,
     read_images,
-    refuse_missing,
 )
 from segmodels.formats.errors import AnnotationError
 from segmodels.formats.segmentations import segmentation_counts, segmentation_fault
@@ -36,9 +35,9 @@ class Instance:
         image_id: The image it lies in.
         category_id: Its class.
         rle_counts: COCO compressed counts of its mask, at the size of the image.
-        iscrowd: Whether it stands for a group that is not told apart.
-        area: px, as annotated; of the mask where the file says none.
-        bbox: x, y, w, h in px, as annotated; of the mask where the file says none.
+        iscrowd: Whether it is a group of objects annotated as one.
+        area: px, as annotated; of the mask where the file has none.
+        bbox: x, y, w, h in px, as annotated; of the mask where the file has none.
     """
 
     id: int
@@ -52,7 +51,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class CocoInstances:
-    """A validated COCO instance file; masks are decoded when they are asked for.
+    """A validated COCO instance file; masks are decoded on access.
 
     Attributes:
         images: By id, in the order of the file.
@@ -70,16 +69,12 @@ class CocoInstances:
 
     @property
     def num_annotations(self) -> int:
-        """Annotations of all images."""
+        """Number of annotations of all images."""
         return sum(map(len, self._annotations.values()))
 
 
-def read_instances(path: str | Path, image_root: str | Path | None = None) -> CocoInstances:
+def read_instances(path: str | Path) -> CocoInstances:
     """Read a COCO instance file and check all of it.
-
-    Args:
-        path: The json file.
-        image_root: Folder in which every listed image must exist; None skips that check.
 
     Raises:
         AnnotationError: The file contradicts itself, its images or the format.
@@ -88,10 +83,6 @@ def read_instances(path: str | Path, image_root: str | Path | None = None) -> Co
     document = load_document(path, "COCO instances")
     images = read_images(document["images"], path)
     categories = read_categories(document["categories"], path)
-    if image_root is not None:
-        names = [image.file_name for image in images.values()]
-        missing = [name for name in names if not Path(image_root, name).is_file()]
-        refuse_missing(missing, len(names), path, image_root)
     annotations: dict[int, list[Record]] = {}
     seen: set[int] = set()
     for record in document["annotations"]:
@@ -117,11 +108,11 @@ def write_instances(
 
     Args:
         path: The json file, replaced atomically.
-        images_table: Images of IMAGES_SCHEMA; all are listed, with masks or without.
-        masks_table: Masks of MASK_SCHEMA, and perhaps a column category_id.
+        images_table: IMAGES_SCHEMA; images without masks are listed too.
+        masks_table: MASK_SCHEMA, optionally with a column category_id.
         categories: Classes of the file.
-        category_ids: Class of each mask; None takes the column category_id, or for a
-            class-agnostic table without it the only category.
+        category_ids: Class of each mask; None for the column category_id or, without that column,
+            the only category.
 
     Raises:
         ValueError: A mask has no image, another size than its image, or no category.
@@ -137,7 +128,7 @@ def write_instances(
         {
             "info": {"description": "made by exnihilo"},
             "licenses": [],
-            "images": (image.as_json() for image in images.values()),
+            "images": map(asdict, images.values()),
             "annotations": annotations,
             "categories": (category.as_json() for category in categories),
         },

@@ -1,8 +1,8 @@
-"""What COCO instance and COCO panoptic files have in common: images and categories."""
+"""What COCO instance and COCO panoptic files share: images, categories, validated fields."""
 
 import json
 import posixpath
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +19,8 @@ class Category:
 
     Attributes:
         id: Number in the annotations.
-        name: Name for people.
-        isthing: Whether its instances are counted one by one.
+        name: Name of the class.
+        isthing: Thing (its instances are separate) or stuff.
         supercategory: Coarser class; may be empty.
     """
 
@@ -41,10 +41,10 @@ class Category:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image as an annotation file lists it.
+    """An image entry of an annotation file, fields as in the file.
 
     Attributes:
-        id: Its number.
+        id: Image id.
         file_name: Normalised name relative to the image root.
         height: Rows, px.
         width: Columns, px.
@@ -54,15 +54,6 @@ class CocoImage:
     file_name: str
     height: int
     width: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Give the record of a COCO or COCO-panoptic file."""
-        return {
-            "id": self.id,
-            "file_name": self.file_name,
-            "height": self.height,
-            "width": self.width,
-        }
 
 
 def load_document(path: str | Path, kind: str) -> dict[str, list[Record]]:
@@ -159,29 +150,8 @@ def safe_name(name: str, path: str | Path) -> str:
     return normal
 
 
-def refuse_missing(
-    missing: Sequence[str], total: int, path: str | Path, image_root: str | Path
-) -> None:
-    """Refuse an annotation file whose images are not where they should be.
-
-    Args:
-        missing: Listed names that are absent, in the order of the file.
-        total: All listed names.
-        path: The annotation file.
-        image_root: Where the names were looked for.
-
-    Raises:
-        AnnotationError: Some are missing.
-    """
-    if missing:
-        raise AnnotationError(
-            f"{len(missing)} of the {total} images that {path} lists are not in {image_root}, "
-            f"for example {missing[0]!r}; give the folder which its file names are relative to"
-        )
-
-
 def integer(record: Record, key: str, path: str | Path, where: str, *, minimum: int = 0) -> int:
-    """Take a whole number from a record.
+    """Return an integer field of a record.
 
     Raises:
         AnnotationError: It is absent, not whole, below `minimum` or beyond 63 bits.
@@ -195,7 +165,7 @@ def integer(record: Record, key: str, path: str | Path, where: str, *, minimum: 
 
 
 def text(record: Record, key: str, path: str | Path, where: str) -> str:
-    """Take a non-empty string from a record.
+    """Return a non-empty string field of a record.
 
     Raises:
         AnnotationError: It is absent, empty or not text.

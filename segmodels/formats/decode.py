@@ -1,7 +1,7 @@
-"""Image files to pixels: any photograph that people have becomes (H, W, 3) uint8 RGB.
+"""Image files to pixels: JPEG, PNG, WebP, BMP and GIF become (H, W, 3) uint8 RGB.
 
-Colour profiles are not applied, the first frame stands for an animation, transparent pixels are
-laid over white, and 16-bit samples keep their high byte.
+Colour profiles are not applied; of an animation the first frame is read; transparent pixels are
+blended with white; 16-bit samples keep their high byte.
 """
 
 import io
@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from segmodels.formats.errors import RejectReason, UnreadableImageError
 from segmodels.formats.tar import is_tar, read_member
 
-# Pillow warns above the first and refuses above the second, whatever a caller allows.
+# Pillow warns above the first and refuses above the second; callers cannot raise the latter.
 DEFAULT_MAX_PIXELS = 89_478_485
 HIGHEST_MAX_PIXELS = 2 * DEFAULT_MAX_PIXELS
 
@@ -37,7 +37,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What Pillow's decoders are known to raise on broken content.
+# What Pillow's decoders raise on broken content.
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, IndexError, KeyError, TypeError)
 _BROKEN_PARTS = (*_BROKEN, struct.error, zlib.error, OverflowError, AttributeError)
 _WARNINGS = threading.Lock()
@@ -57,21 +57,13 @@ def read_image(
         (H, W, 3) uint8 RGB, EXIF rotation applied.
 
     Raises:
-        UnreadableImageError: The file cannot become an image; it says why.
-    """
-    return decode_image(read_content(source, path), max_pixels=max_pixels)
-
-
-def read_content(source: str | Path, path: str) -> bytes:
-    """Read the bytes of one image of the images table.
-
-    Raises:
-        UnreadableImageError: The file cannot be read.
+        UnreadableImageError: The file cannot be read or decoded; it names the reason.
     """
     try:
-        return read_member(source, path) if is_tar(source) else Path(source, path).read_bytes()
+        content = read_member(source, path) if is_tar(source) else Path(source, path).read_bytes()
     except OSError as error:
         raise UnreadableImageError(RejectReason.UNREADABLE_FILE, str(error)) from error
+    return decode_image(content, max_pixels=max_pixels)
 
 
 def looks_like_image(head: bytes) -> bool:
@@ -90,7 +82,7 @@ def decode_image(content: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
         (H, W, 3) uint8 RGB, EXIF rotation applied.
 
     Raises:
-        UnreadableImageError: The content cannot become an image; it says why.
+        UnreadableImageError: The content cannot be decoded; it names the reason.
     """
     with _open(content) as image:
         if image.width * image.height > max_pixels:
@@ -135,7 +127,7 @@ def _broken(content: bytes, error: Exception) -> UnreadableImageError:
 
 
 def _ends_early(content: bytes) -> bool:
-    """Whether the end mark of the format is missing; asked only of content that failed."""
+    """Whether the end marker of the format is missing; called only for content that failed."""
     if content.startswith(b"\xff\xd8"):
         return b"\xff\xd9" not in content[-64:]
     if content.startswith(b"\x89PNG"):
@@ -152,7 +144,7 @@ def _turn_upright(image: Image.Image) -> Image.Image:
         with _quiet():
             orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     except _BROKEN_PARTS:
-        # The pixels are whole; only the note on how the camera was held is lost.
+        # The pixels are intact; only the orientation is lost.
         orientation = 1
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if turn is None else image.transpose(turn)
@@ -165,16 +157,16 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(paper, layer)
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, layer)
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hush Pillow's warnings: what matters is rejected with a reason, the rest is decoded.
+    """Silence Pillow's warnings about content that is decoded or rejected anyway.
 
-    The lock is there because Python restores warning filters for all threads at once.
+    Locked, as Python's warning filters are global to all threads.
     """
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What can be wrong with a user's images and annotations, as types."""
+"""Errors in a user's images and annotations."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from kernels.errors import ExNihiloError
 
 
 class InputError(ExNihiloError, ValueError):
-    """Input that the user must change; the message is one sentence that says how."""
+    """Input that the user must change; the message says how in one sentence."""
 
 
 class AnnotationError(InputError):
@@ -29,11 +29,11 @@ class RejectReason(StrEnum):
 
 
 class UnreadableImageError(ExNihiloError):
-    """One file that cannot become an image.
+    """A file that cannot be read as an image.
 
     Attributes:
-        reason: What kind of fault it is.
-        detail: The particulars, for a person.
+        reason: Kind of fault.
+        detail: Particulars, for messages.
     """
 
     def __init__(self, reason: RejectReason, detail: str) -> None:

@@ -4,26 +4,13 @@ Area, box and run-length code are computed here and nowhere else.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from kernels import rle
-from segmodels.formats.arrow import read_table, write_table
-
-__all__ = [
-    "MASK_SCHEMA",
-    "MaskRow",
-    "decode_masks",
-    "group_by_image",
-    "mask_row",
-    "mask_table",
-    "read_table",
-    "write_table",
-]
 
 # rle_counts: COCO compressed; bbox: x, y, w, h in px; area in px; round: 0 for MaskCut, r for the
 # r-th self-training round.
@@ -42,39 +29,6 @@ _MASK_COLUMNS: dict[str, pa.DataType] = {
 MASK_SCHEMA = pa.schema(_MASK_COLUMNS)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MaskRow:
-    """One instance, its mask given as pixels or as run-length code.
-
-    Attributes:
-        image_id: The image it lies in.
-        instance_id: Unique within the table.
-        mask: (H, W) bool; or None with the next three given.
-        rle_counts: COCO compressed counts.
-        height: Rows of the image, px.
-        width: Columns of the image, px.
-        score: Confidence; 1 where the method gives none.
-        source: Method that made it, for example "maskcut".
-        round: Self-training round, 0 before the first.
-    """
-
-    image_id: int
-    instance_id: int
-    mask: NDArray[np.bool_] | None = None
-    rle_counts: bytes | None = None
-    height: int | None = None
-    width: int | None = None
-    score: float
-    source: str
-    round: int
-
-    def __post_init__(self) -> None:
-        """Accept exactly one of the two forms."""
-        coded = [part is not None for part in (self.rle_counts, self.height, self.width)]
-        if any(coded) != all(coded) or all(coded) == (self.mask is not None):
-            raise ValueError("a MaskRow takes either mask, or rle_counts with height and width")
-
-
 def mask_row(
     image_id: int,
     instance_id: int,
@@ -84,26 +38,39 @@ def mask_row(
     source: str,
     round: int,
 ) -> dict[str, Any]:
-    """Describe one mask, (H, W) bool, as a row of MASK_SCHEMA."""
-    row = MaskRow(
-        image_id=image_id,
-        instance_id=instance_id,
-        mask=mask,
-        score=score,
-        source=source,
-        round=round,
-    )
-    return _row(row)
+    """Give the row of MASK_SCHEMA of one instance.
+
+    Args:
+        image_id: Image of the instance.
+        instance_id: Unique within the table.
+        mask: (H, W) bool.
+        score: Confidence; 1 where the method gives none.
+        source: Method that made the mask, for example "maskcut".
+        round: Self-training round, 0 before the first.
+    """
+    height, width = mask.shape
+    counts = rle.encode(mask[None])
+    return {
+        "image_id": image_id,
+        "instance_id": instance_id,
+        "height": height,
+        "width": width,
+        "rle_counts": counts[0],
+        "bbox": rle.bbox_xywh(counts, height, width)[0].tolist(),
+        "area": int(rle.area(counts, height, width)[0]),
+        "score": float(score),
+        "source": source,
+        "round": round,
+    }
 
 
-def mask_table(rows: Iterable[MaskRow | Mapping[str, Any]]) -> pa.Table:
-    """Collect rows, given as MaskRow or as made by `mask_row`, in their order."""
-    dicts = [_row(row) if isinstance(row, MaskRow) else dict(row) for row in rows]
-    return pa.Table.from_pylist(dicts, schema=MASK_SCHEMA)
+def mask_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Collect rows of `mask_row` in their order."""
+    return pa.Table.from_pylist(list(map(dict, rows)), schema=MASK_SCHEMA)
 
 
 def decode_masks(table: pa.Table) -> NDArray[np.bool_]:
-    """Decode the masks of rows that share one size, as the rows of one image do.
+    """Decode masks of one size, such as those of one image.
 
     Returns:
         (n, H, W) bool; (0, 0, 0) for an empty table.
@@ -122,7 +89,7 @@ def decode_masks(table: pa.Table) -> NDArray[np.bool_]:
 
 
 def group_by_image(table: pa.Table) -> dict[int, pa.Table]:
-    """Split a table by image_id, ids ascending and the rows of an image in their order."""
+    """Split a table by image_id, ascending; the rows of an image keep their order."""
     if table.num_rows == 0:
         return {}
     ids = table["image_id"].to_numpy()
@@ -137,28 +104,3 @@ def group_by_image(table: pa.Table) -> dict[int, pa.Table]:
             unique.tolist(), starts.tolist(), stops.tolist(), strict=True
         )
     }
-
-
-def _row(row: MaskRow) -> dict[str, Any]:
-    counts, height, width = _coded(row)
-    return {
-        "image_id": row.image_id,
-        "instance_id": row.instance_id,
-        "height": height,
-        "width": width,
-        "rle_counts": counts,
-        "bbox": rle.bbox_xywh([counts], height, width)[0].tolist(),
-        "area": int(rle.area([counts], height, width)[0]),
-        "score": float(row.score),
-        "source": row.source,
-        "round": row.round,
-    }
-
-
-def _coded(row: MaskRow) -> tuple[bytes, int, int]:
-    """Give counts, height and width of either form."""
-    if row.mask is not None:
-        height, width = row.mask.shape
-        return rle.encode(row.mask[None])[0], height, width
-    # The constructor has seen to it that all three are there.
-    return cast("tuple[bytes, int, int]", (row.rle_counts, row.height, row.width))

@@ -1,7 +1,7 @@
 """COCO panoptic files: a json and one PNG an image, in which colours are segment ids."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,7 +55,7 @@ class Segment:
     Attributes:
         id: Value of its pixels, in [1, MAX_SEGMENT_ID].
         category_id: Its class or cluster.
-        iscrowd: 1 for a group of things that is not told apart.
+        iscrowd: 1 for a group of things annotated as one.
     """
 
     id: int
@@ -64,9 +64,9 @@ class Segment:
 
 
 def segments_info(segment_map: NDArray[np.integer[Any]]) -> dict[int, dict[str, Any]]:
-    """Give area (px) and bbox (x, y, w, h in px) of every id of a map, (H, W), but void."""
-    ids, places, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
-    found = ndimage.find_objects(places.reshape(segment_map.shape) + 1)
+    """Area (px) and bbox (x, y, w, h in px) of every segment id of a map, (H, W), except void."""
+    ids, inverse, areas = np.unique(segment_map, return_inverse=True, return_counts=True)
+    found = ndimage.find_objects(inverse.reshape(segment_map.shape) + 1)
     return {
         int(segment_id): {
             "area": int(area),
@@ -83,15 +83,15 @@ def segments_info(segment_map: NDArray[np.integer[Any]]) -> dict[int, dict[str, 
 
 
 class PanopticWriter:
-    """Writes a panoptic json and its PNGs; the json appears last, at `close`.
+    """Writes a panoptic json and its PNGs; the json last, in `close`.
 
-    As a context manager it closes itself, and leaves no json when the block raises.
+    As a context manager it closes itself, and writes no json if the block raises.
     """
 
     def __init__(
         self, json_path: str | Path, png_folder: str | Path, categories: Sequence[Category]
     ) -> None:
-        """Name the outputs and the classes that segments may have."""
+        """Set the outputs and the classes that segments may have."""
         self._json_path = Path(json_path)
         self._png_folder = Path(png_folder)
         self._categories = tuple(categories)
@@ -109,12 +109,12 @@ class PanopticWriter:
 
         Args:
             image_id: Number of the image.
-            file_name: Name of the photograph, as in the images table.
+            file_name: Name of the image, as in the images table.
             segment_map: (H, W) integer segment ids, 0 = void.
             segments: One for every id of the map.
 
         Raises:
-            ValueError: Map and segments do not agree, or the image came before.
+            ValueError: Map and segments disagree, or the image was added before.
         """
         if image_id in self._entries:
             raise ValueError(f"image {image_id} was added before")
@@ -140,7 +140,7 @@ class PanopticWriter:
         self._entries[image_id] = CocoImage(image_id, file_name, height, width), record
 
     def close(self) -> None:
-        """Write the json, images by ascending id whatever order they came in."""
+        """Write the json, images by ascending id."""
         entries = [self._entries[image_id] for image_id in sorted(self._entries)]
         self._png_folder.mkdir(parents=True, exist_ok=True)
         write_json_object(
@@ -148,7 +148,7 @@ class PanopticWriter:
             {
                 "info": {"description": "made by exnihilo"},
                 "licenses": [],
-                "images": (image.as_json() for image, _ in entries),
+                "images": (asdict(image) for image, _ in entries),
                 "annotations": (record for _, record in entries),
                 "categories": (
                     category.as_json() | {"color": _color(category.id)}
@@ -158,7 +158,7 @@ class PanopticWriter:
         )
 
     def __enter__(self) -> Self:
-        """Begin; `close` comes by itself."""
+        """Return the writer."""
         return self
 
     def __exit__(
@@ -180,7 +180,7 @@ class PanopticWriter:
 
 @dataclass(frozen=True)
 class CocoPanoptic:
-    """A panoptic file whose json has been checked; PNGs are read when they are asked for.
+    """A panoptic file with validated json; PNGs are read on access.
 
     Attributes:
         json_path: The json file.
@@ -205,7 +205,7 @@ class CocoPanoptic:
         return list(self._annotations[image_id][1])
 
     def segment_map(self, image_id: int) -> NDArray[np.int32]:
-        """Read the map of one image and hold it against its segments.
+        """Read the map of one image and check it against its segments.
 
         Returns:
             (H, W) int32 segment ids, 0 = void.
@@ -278,7 +278,7 @@ def read_panoptic(json_path: str | Path, png_folder: str | Path | None = None) -
 
 
 def ids_fault(ids: set[int], segments: Sequence[Segment]) -> str:
-    """Say how the ids of a map, without void, differ from its segments; empty when they do not."""
+    """Describe how the ids of a map, without void, differ from its segments; empty if equal."""
     listed = {segment.id for segment in segments}
     if len(listed) < len(segments):
         return "a segment id is listed twice"
@@ -307,6 +307,6 @@ def _segments(
 
 
 def _color(category_id: int) -> list[int]:
-    """Give a fixed colour; multiplying by a large odd number spreads neighbouring ids."""
+    """Fixed colour of a category; the factor makes colours of neighbouring ids differ."""
     spread = category_id * 0x9E3779B1
     return [64 + (spread >> shift & 255) * 3 // 4 for shift in (8, 16, 24)]

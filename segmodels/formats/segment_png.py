@@ -1,4 +1,4 @@
-"""Segment ids as the colours of a PNG, and PNG files."""
+"""PNG files, and segment ids as their colours."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ MAX_SEGMENT_ID = 256**3 - 1
 
 
 def id_to_rgb(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Code segment ids as colours, id = R + 256 G + 65536 B.
+    """Encode segment ids as colours, id = R + 256 G + 65536 B.
 
     Args:
         ids: (H, W) integers in [0, MAX_SEGMENT_ID].
@@ -32,13 +32,13 @@ def id_to_rgb(ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
 
 
 def rgb_to_id(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Read segment ids, (H, W) int32, from colours, (H, W, 3) uint8."""
+    """Decode segment ids, (H, W) int32, from colours, (H, W, 3) uint8."""
     red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
     return red | green << 8 | blue << 16
 
 
 def png_name(image_id: int) -> str:
-    """Name the PNG of an image in every folder that this project writes."""
+    """File name of the PNG of an image, in all folders that this project writes."""
     return f"{image_id:012d}.png"
 
 

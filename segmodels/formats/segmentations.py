@@ -1,4 +1,4 @@
-"""Segmentations of COCO instance files: polygons and both run-length forms to one code.
+"""Segmentations of COCO instance files: polygons and both run-length forms to compressed RLE.
 
 Everything is checked before it reaches pycocotools, whose C code trusts its input.
 """
@@ -12,7 +12,7 @@ MIN_POLYGON_COORDINATES = 6
 
 
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
-    """Say what is wrong with a segmentation of an image of this size; empty when nothing is."""
+    """Describe the fault of a segmentation of an image of this size; empty if it has none."""
     if isinstance(segmentation, list):
         return _polygon_fault(segmentation, height, width)
     if isinstance(segmentation, dict):
@@ -21,7 +21,7 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
 
 
 def segmentation_counts(segmentation: Any, height: int, width: int) -> bytes:
-    """Give the COCO compressed counts of a segmentation without fault.
+    """COCO compressed counts of a segmentation without fault.
 
     Polygons are united; one with fewer than three points covers nothing.
     """
@@ -50,7 +50,7 @@ def _polygon_fault(polygons: list[Any], height: int, width: int) -> str:
             return "has a polygon that is not a flat list x1, y1, x2, y2, ..."
         if not all(type(value) in {int, float} for value in polygon):
             return "has a polygon with a coordinate that is not a number"
-        # Annotators' polygons reach a little over the border; the rest is another image's.
+        # Annotated polygons exceed the border a little; more means that they are another image's.
         low, high = min(polygon), max(polygon)
         reach = 2 * max(height, width)
         if not math.isfinite(sum(polygon)) or low < -reach or high > reach:
@@ -75,10 +75,10 @@ def _rle_fault(segmentation: dict[str, Any], height: int, width: int) -> str:
 
 
 def _pixels_of_code(code: str) -> int:
-    """Sum the runs of compressed counts; -1 for a code that is none.
+    """Sum the runs of compressed counts; -1 if they are malformed.
 
     Six bits a character from "0" on: five of value, one for "more follows"; the sign is the
-    fifth bit of the last; from the fourth run on a value is the difference to two runs before.
+    fifth bit of the last; from the fourth run on, a value is the difference to two runs before.
     """
     runs: list[int] = []
     value = shift = 0

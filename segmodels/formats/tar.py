@@ -11,7 +11,7 @@ from segmodels.formats.errors import InputError
 
 @dataclass(frozen=True)
 class TarMember:
-    """Where one regular file lies within an archive.
+    """Position of one regular file within an archive.
 
     Attributes:
         name: Normalised member name ("./a.jpg" is "a.jpg").
@@ -30,8 +30,8 @@ class TarIndex:
 
     Attributes:
         members: Every regular file, also those that a later one of the same name replaces.
-        others: Names of links and special files, which have no content of their own.
-        fault: Why the archive could not be read to its end; empty when it could.
+        others: Names of links and special files.
+        fault: Why the archive could not be read to its end; empty if it could.
     """
 
     members: tuple[TarMember, ...]
@@ -45,7 +45,7 @@ def is_tar(source: str | Path) -> bool:
 
 
 def tar_index(path: str | Path) -> TarIndex:
-    """List an archive; the answer is kept until the file changes.
+    """List an archive; cached until the file changes.
 
     Raises:
         InputError: Not a tar archive, or a compressed one.

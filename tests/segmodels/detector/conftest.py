@@ -15,7 +15,7 @@ from segmodels.datasets.images import IMAGES_SCHEMA
 from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.formats.arrow import write_table
 from segmodels.formats.coco import write_instances
-from segmodels.formats.masks import MaskRow, mask_table
+from segmodels.formats.masks import mask_row, mask_table
 from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
 
 
@@ -61,8 +61,7 @@ def draw_shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shape
                  "height": size[0], "width": size[1], "sha256": "", "split": "train", "shard": 0}
             )  # fmt: skip
             for kind, mask in found:
-                masks.append(MaskRow(image_id=image_id, instance_id=len(masks), mask=mask,
-                                     score=1, source="drawn", round=0))  # fmt: skip
+                masks.append(mask_row(image_id, len(masks), mask, score=1, source="drawn", round=0))
                 # The second kind takes the last cluster, so that large numbers are trained on.
                 clusters.append(1 if kind == 0 else things)
         table = pa.Table.from_pylist(images, schema=IMAGES_SCHEMA)

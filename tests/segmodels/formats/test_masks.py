@@ -11,7 +11,6 @@ from pycocotools import mask as coco_mask
 from segmodels.formats.arrow import read_table, write_table
 from segmodels.formats.masks import (
     MASK_SCHEMA,
-    MaskRow,
     decode_masks,
     group_by_image,
     mask_row,
@@ -65,33 +64,6 @@ def test_masks_come_back_and_boxes_are_tight(masks):
             assert (x + width - 1, y + height - 1) == (xs.max(), ys.max())
         coded = {"size": [7, 5], "counts": row["rle_counts"]}
         np.testing.assert_array_equal(coco_mask.decode(coded).astype(bool), mask)
-
-
-def test_pixels_and_code_give_the_same_row():
-    mask = np.eye(5, dtype=bool)
-    from_pixels = MaskRow(image_id=1, instance_id=1, mask=mask, score=1, source="maskcut", round=0)
-    counts = mask_table([from_pixels])["rle_counts"][0].as_py()
-    from_code = MaskRow(
-        image_id=1,
-        instance_id=1,
-        rle_counts=counts,
-        height=5,
-        width=5,
-        score=1,
-        source="maskcut",
-        round=0,
-    )
-    assert mask_table([from_pixels]).equals(mask_table([from_code]))
-
-
-def test_a_row_takes_pixels_or_code_but_not_half_of_each():
-    common = {"image_id": 1, "instance_id": 1, "score": 1.0, "source": "x", "round": 0}
-    with pytest.raises(ValueError, match="either mask"):
-        MaskRow(**common)
-    with pytest.raises(ValueError, match="either mask"):
-        MaskRow(**common, rle_counts=b"1")
-    with pytest.raises(ValueError, match="either mask"):
-        MaskRow(**common, mask=np.eye(2, dtype=bool), height=2)
 
 
 def test_rows_of_several_sizes_do_not_become_one_array():

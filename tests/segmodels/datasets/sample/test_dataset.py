@@ -109,7 +109,7 @@ def test_thing_segments_of_the_panoptic_map_are_the_instance_masks(sample, split
 def test_pycocotools_and_our_readers_load_it(sample, split, capsys):
     coco = COCO(str(sample / f"instances_{split}.json"))
     capsys.readouterr()
-    ours = read_instances(sample / f"instances_{split}.json", sample / split)
+    ours = read_instances(sample / f"instances_{split}.json")
     assert ours.num_annotations == len(coco.getAnnIds())
     assert {category.name for category in ours.categories.values()} == set(THINGS)
     for image in coco.loadImgs(coco.getImgIds()):
