@@ -12,11 +12,11 @@ from assets.stages.partitions import CLUSTERINGS
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
-from segmodels.detector.settings import PredictionStageSettings
+from segmodels.detector.settings import PredictionSettings
 from segmodels.formats.arrow import rows_in
 
 CODE_VERSION = "1"
-PredictionConfig = config_for(PredictionStageSettings)
+PredictionConfig = config_for(PredictionSettings)
 # Without a val split nothing is scored; these are enough images for a preview.
 PREVIEW_IMAGES = 100
 
@@ -38,19 +38,19 @@ def predictions(
     """Panoptic and instance predictions for the val images, or for a preview without a val split."""
     key = CLUSTERINGS.key_of(context)
     stage = store.stage("predictions", str(key))
-    settings = resolve_settings(config, PredictionStageSettings, stage)
+    settings = resolve_settings(config, PredictionSettings, stage)
     model = store.stage("segmenter", str(key)).require()
     table = predicted_images(store)
 
     def compute(folder: Path) -> dict[str, int]:
-        from segmodels.detector.prediction import configured_settings, predict_panoptic
+        from segmodels.detector.prediction import predict_panoptic
         from segmodels.engine.device import resolve_device
 
         return predict_panoptic(
             table,
             model.folder,
             folder,
-            settings=settings.over(configured_settings(model.folder)),
+            settings=settings,
             device=resolve_device(trainer.device),
             on_progress=lambda progress: _report(progress, context.log.info),
         )

@@ -5,34 +5,17 @@ which limits the number of clusters.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import rle
+from segmodels.formats.coco import Result
 from segmodels.formats.panoptic import Segment
 
 
-@dataclass(frozen=True)
-class ScoredInstance:
-    """A predicted instance, at the image's size.
-
-    Attributes:
-        category_id: thing cluster, 1..K.
-        score: confidence in 0..1.
-        rle_counts: its mask, COCO compressed.
-        bbox: predicted box, xywh in px.
-    """
-
-    category_id: int
-    score: float
-    rle_counts: bytes
-    bbox: tuple[float, float, float, float]
-
-
 def merge_panoptic(
-    instances: Sequence[ScoredInstance],
+    instances: Sequence[Result],
     semantic: NDArray[np.uint8],
     *,
     num_things: int,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kernels import rle
-from segmodels.detector.panoptic_merge import ScoredInstance, merge_panoptic
+from segmodels.detector.panoptic_merge import merge_panoptic
 from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.detector.registration import quiet_third_parties, register
 from segmodels.detector.settings import PredictionSettings, Progress
@@ -31,7 +31,7 @@ class ImagePrediction:
         semantic: (H, W) uint8, 0 = thing, 1..S = stuff.
     """
 
-    instances: list[ScoredInstance]
+    instances: list[Result]
     semantic: NDArray[np.uint8]
 
 
@@ -40,7 +40,7 @@ class Segmenter:
 
     Args:
         work_dir: work directory of a training run.
-        settings: how to predict; None takes those of the training configuration.
+        settings: how to predict; None takes the training configuration's.
         device: torch device.
 
     Raises:
@@ -66,7 +66,7 @@ class Segmenter:
         if weights is None:
             raise FileNotFoundError(f"{work_dir} holds no checkpoint: train first")
         config = Config.fromfile(Path(work_dir) / CONFIG_FILE)
-        self.settings = settings or PredictionSettings(**config.prediction)
+        self.settings = (settings or PredictionSettings()).resolve(config.prediction)
         self.num_things: int = config.model.roi_head.mask_head.num_classes
         self.num_stuff: int = config.model.semantic_head.num_stuff_classes
         rcnn = config.model.test_cfg.rcnn
@@ -83,8 +83,8 @@ class Segmenter:
         self._model.to(torch.device(device)).eval()
 
     @torch.inference_mode()
-    def predict(self, source: str, path: str) -> ImagePrediction:
-        """Predict one image, given by the columns ``source`` and ``path`` of the images table.
+    def predict(self, image_id: int, source: str, path: str) -> ImagePrediction:
+        """Predict one image, given by these columns of the images table.
 
         Raises:
             UnreadableImageError: the image cannot be read.
@@ -99,15 +99,8 @@ class Segmenter:
         padded = sample.batch_input_shape
         labels = label_map(sample.semantic_logits, sample.img_shape, padded, (height, width))
         found = sample.pred_instances
-        instances = list(_instances(found.to("cpu"), height, width))
+        instances = list(_instances(image_id, found.to("cpu"), height, width))
         return ImagePrediction(instances, labels.cpu().numpy())
-
-
-def configured_settings(work_dir: str | Path) -> PredictionSettings:
-    """Read the prediction settings of the configuration that a segmenter was trained with."""
-    from mmengine.config import Config
-
-    return PredictionSettings(**Config.fromfile(Path(work_dir) / CONFIG_FILE).prediction)
 
 
 def predict_panoptic(
@@ -158,7 +151,7 @@ def _predict_rows(
     """Predict image by image: write the maps, count and yield the instances."""
     for number, row in enumerate(rows, start=1):
         image_id = row["image_id"]
-        prediction = segmenter.predict(row["source"], row["path"])
+        prediction = segmenter.predict(image_id, row["source"], row["path"])
         height, width = prediction.semantic.shape
         settings = segmenter.settings
         segment_map, segments = merge_panoptic(
@@ -172,18 +165,14 @@ def _predict_rows(
         writer.add(image_id, row["path"], segment_map, segments)
         write_png(out / "semantic" / png_name(image_id), prediction.semantic)
         counts["instances"] += len(prediction.instances)
-        for found in prediction.instances:
-            yield Result(
-                image_id, found.category_id, found.score, found.rle_counts, height, width,
-                found.bbox,
-            )  # fmt: skip
+        yield from prediction.instances
         if on_progress is not None:
             on_progress(
                 {"image": number, "total": len(rows), "instances": len(prediction.instances)}
             )
 
 
-def _instances(found: Any, height: int, width: int) -> Iterator[ScoredInstance]:
+def _instances(image_id: int, found: Any, height: int, width: int) -> Iterator[Result]:
     """Paste and encode the masks of one image, one at a time."""
     for box, score, label, probabilities in zip(
         found.bboxes, found.scores, found.labels, found.mask_probabilities, strict=True
@@ -192,10 +181,13 @@ def _instances(found: Any, height: int, width: int) -> Iterator[ScoredInstance]:
         if not mask.any():
             continue
         x1, y1, x2, y2 = (float(side) for side in box)
-        yield ScoredInstance(
+        yield Result(
+            image_id=image_id,
             category_id=int(label) + 1,
             score=float(score),
             rle_counts=rle.encode(mask[None])[0],
+            height=height,
+            width=width,
             bbox=(x1, y1, x2 - x1, y2 - y1),
         )
 

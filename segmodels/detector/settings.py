@@ -1,8 +1,8 @@
 """Settings of training and prediction; those left out come from the configuration file."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,7 +106,7 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionSettings:
+class ResolvedPredictionSettings:
     """How a segmenter predicts, and how its instances and stuff are merged.
 
     Attributes:
@@ -141,18 +141,8 @@ class PredictionSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictionStageSettings:
-    """Settings of the stage predictions; None takes the training configuration's value.
-
-    Attributes:
-        short_side: short side of the input in px.
-        score_threshold: discard instances with a lower score.
-        max_detections: most instances per image.
-        instance_confidence: score threshold of the panoptic map.
-        overlap: overlap threshold of the panoptic map: discard an instance when those of higher
-            score cover more than this share of it.
-        stuff_min_area: smallest stuff segment in px; see :class:`PredictionSettings`.
-    """
+class PredictionSettings:
+    """See :class:`ResolvedPredictionSettings`; None takes the training configuration's value."""
 
     short_side: int | None = None
     score_threshold: float | None = None
@@ -161,7 +151,7 @@ class PredictionStageSettings:
     overlap: float | None = None
     stuff_min_area: int | None = None
 
-    def over(self, defaults: PredictionSettings) -> PredictionSettings:
-        """Override the defaults by the values that are not None."""
+    def resolve(self, defaults: Mapping[str, Any]) -> ResolvedPredictionSettings:
+        """Override the configuration's values, its ``prediction``, by those that are not None."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        return replace(defaults, **given)
+        return ResolvedPredictionSettings(**{**defaults, **given})

@@ -6,7 +6,6 @@
 import argparse
 import json
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -102,33 +101,20 @@ def train_segmenter(
         if group.leads:
             _claim(folder, settings, resume=resume)
         barrier()
-        finished = _finished(folder, iterations)
-        if finished is not None:
-            return finished
-        losses = run_training(
-            config, device=group.device, on_progress=on_progress, interval=settings.progress_every
-        )
-        if group.leads:
-            write_json(folder / RESULT_FILE, {"iterations": iterations, "losses": losses})
-    return TrainResult(folder / f"iter_{iterations}.pth", losses, iterations)
+        checkpoint, result = folder / f"iter_{iterations}.pth", folder / RESULT_FILE
+        if last_checkpoint(folder) == checkpoint and result.is_file():
+            losses = json.loads(result.read_text(encoding="utf-8"))["losses"]
+        else:
+            losses = _run(config, group.device, on_progress, settings.progress_every)
+            if group.leads:
+                write_json(result, {"iterations": iterations, "losses": losses})
+    return TrainResult(checkpoint, losses, iterations)
 
 
-def run_training(
-    config: "Config",
-    *,
-    device: torch.device,
-    on_progress: Progress | None = None,
-    interval: int = 20,
+def _run(
+    config: "Config", device: torch.device, on_progress: Progress | None, interval: int
 ) -> dict[str, float]:
-    """Train by a complete configuration; returns the losses of the last iteration.
-
-    Args:
-        config: of ``build_train_config``.
-        device: of the training.
-        on_progress: see :func:`train_segmenter`.
-        interval: iterations between reports.
-    """
-    register()
+    """Train by a complete configuration; returns the losses of the last iteration."""
     from segmodels.detector.runner import SegmenterRunner
     from segmodels.detector.train_config import with_file_name
     from segmodels.detector.train_loop import ProgressHook
@@ -193,15 +179,6 @@ def _claim(folder: Path, settings: TrainSettings, *, resume: bool) -> None:
                 "work directory, or discard the run with resume=False (--restart)"
             )
     write_json(record, fixed)
-
-
-def _finished(folder: Path, iterations: int) -> TrainResult | None:
-    last = last_checkpoint(folder)
-    if last is None or not (folder / RESULT_FILE).is_file():
-        return None
-    done = int(re.findall(r"\d+", last.stem)[-1])
-    content = json.loads((folder / RESULT_FILE).read_text(encoding="utf-8"))
-    return TrainResult(last, content["losses"], done) if done == iterations else None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

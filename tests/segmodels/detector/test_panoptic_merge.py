@@ -6,13 +6,14 @@ import torch
 from torch.nn import functional
 
 from kernels import rle
-from segmodels.detector.panoptic_merge import ScoredInstance, merge_panoptic
+from segmodels.detector.panoptic_merge import merge_panoptic
+from segmodels.formats.coco import Result
 
 
-def instance(category: int, score: float, rows: slice, columns: slice) -> ScoredInstance:
+def instance(category: int, score: float, rows: slice, columns: slice) -> Result:
     mask = np.zeros((1, 6, 8), dtype=bool)
     mask[0, rows, columns] = True
-    return ScoredInstance(category, score, rle.encode(mask)[0], (0.0, 0.0, 1.0, 1.0))
+    return Result(1, category, score, rle.encode(mask)[0], 6, 8)
 
 
 def merge(instances, semantic, **changes):

@@ -11,7 +11,11 @@ from pycocotools.cocoeval import COCOeval
 
 from kernels import rle
 from segmodels.detector.prediction import Segmenter, predict_panoptic
-from segmodels.detector.settings import PredictionSettings, TrainSettings
+from segmodels.detector.settings import (
+    PredictionSettings,
+    ResolvedPredictionSettings,
+    TrainSettings,
+)
 from segmodels.detector.training import train_segmenter
 from segmodels.formats.arrow import read_table
 from segmodels.formats.panoptic import read_panoptic
@@ -86,18 +90,17 @@ def test_prediction_repeats_itself_at_any_size_and_finds_nothing_gracefully(
     shapes, work_dir, _ = learned
     Image.new("RGB", (333, 77), (120, 120, 120)).save(tmp_path / "grey.png")
     segmenter = Segmenter(work_dir)
-    first = segmenter.predict(str(shapes.images.parent), "1.png")
-    grey = segmenter.predict(str(tmp_path), "grey.png")
-    again = Segmenter(work_dir).predict(str(shapes.images.parent), "1.png")
+    first = segmenter.predict(1, str(shapes.images.parent), "1.png")
+    grey = segmenter.predict(1, str(tmp_path), "grey.png")
+    again = Segmenter(work_dir).predict(1, str(shapes.images.parent), "1.png")
     assert first.instances == again.instances
     np.testing.assert_array_equal(first.semantic, again.semantic)
     assert grey.semantic.shape == (77, 333)
     strict = PredictionSettings(
-        short_side=64, long_side=128, score_threshold=0.999999, nms_threshold=0.5,
-        max_detections=5, instance_confidence=1.0, overlap=0.5, stuff_min_area=1,
-        stuff_area_short_side=None,
+        short_side=64, score_threshold=0.999999, max_detections=5, instance_confidence=1.0,
+        overlap=0.5, stuff_min_area=1,
     )  # fmt: skip
-    none = Segmenter(work_dir, settings=strict).predict(str(tmp_path), "grey.png")
+    none = Segmenter(work_dir, settings=strict).predict(1, str(tmp_path), "grey.png")
     assert none.instances == []
 
 
@@ -107,7 +110,7 @@ def test_a_folder_without_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_stuff_areas_scale_with_the_image() -> None:
-    settings = PredictionSettings(
+    settings = ResolvedPredictionSettings(
         short_side=1, long_side=1, score_threshold=0, nms_threshold=0, max_detections=1,
         instance_confidence=0, overlap=0, stuff_min_area=4096, stuff_area_short_side=800,
     )  # fmt: skip
