@@ -22,8 +22,8 @@ from segmodels.evaluation.metrics.average_precision import (
     Row,
     average_precision,
     merge_classes,
+    truth_rows,
 )
-from segmodels.evaluation.protocols.match_statistics import truth_rows
 from segmodels.formats.decode import read_image
 
 NEIGHBOURS = 5

@@ -1,4 +1,4 @@
-"""Reading a folder of predictions: results, panoptic maps and semantic maps."""
+"""Reads a folder of predictions: COCO results, panoptic maps and semantic maps."""
 
 import json
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from segmodels.formats.panoptic import CocoPanoptic, Segment, png_name, read_pan
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model predicted, cluster numbers in place of classes.
+    """Predictions of a model, with clusters as categories.
 
     Attributes:
-        folder: holds instances.json, and perhaps panoptic.json with panoptic/ and semantic/.
+        folder: has instances.json, and optionally panoptic.json with panoptic/, and semantic/.
         num_things: K; results and thing segments have the categories 1..K.
         num_stuff: S; stuff segments have K+1..K+S, semantic maps 0 = thing and 1..S.
     """
@@ -33,16 +33,16 @@ class Predictions:
         """COCO result rows by image id.
 
         Raises:
-            InputError: there is no result file, or a category is not a cluster.
+            InputError: there is no result file, or a category is no cluster.
         """
         path = self.folder / "instances.json"
         if not path.is_file():
-            raise InputError(f"there is no {path}; materialise the predictions first")
+            raise InputError(f"{path} does not exist; materialise the predictions first")
         by_image: dict[int, list[Row]] = {}
         for row in json.loads(path.read_bytes()):
             if not 1 <= row["category_id"] <= self.num_things:
                 raise InputError(
-                    f"{path} holds category {row['category_id']}, but there are "
+                    f"{path} has category {row['category_id']}, but there are "
                     f"{self.num_things} thing clusters; predict with the model of this clustering"
                 )
             by_image.setdefault(row["image_id"], []).append(row)
@@ -50,13 +50,13 @@ class Predictions:
 
     @cached_property
     def panoptic(self) -> CocoPanoptic | None:
-        """The panoptic file, None where the folder has none."""
+        """The panoptic file, None if there is none."""
         path = self.folder / "panoptic.json"
         return read_panoptic(path) if path.is_file() else None
 
     @cached_property
     def has_semantic(self) -> bool:
-        """Whether there are semantic maps."""
+        """Whether the folder has semantic maps."""
         return (self.folder / "semantic").is_dir()
 
     def semantic_map(self, image_id: int) -> NDArray[np.uint8]:
@@ -79,7 +79,7 @@ class Predictions:
             (H, W) int32 segment ids, 0 = void; and the segments, whose categories are clusters.
 
         Raises:
-            InputError: the image was not predicted, or a category is not a cluster.
+            InputError: the image was not predicted, or a category is no cluster.
         """
         if self.panoptic is None or image_id not in self.panoptic.image_ids:
             raise InputError(
@@ -90,7 +90,7 @@ class Predictions:
         for segment in segments:
             if not 1 <= segment.category_id <= top:
                 raise InputError(
-                    f"{self.panoptic.json_path} holds category {segment.category_id}, but there "
+                    f"{self.panoptic.json_path} has category {segment.category_id}, but there "
                     f"are {top} clusters; predict with the model of this clustering"
                 )
         return self.panoptic.segment_map(image_id), segments

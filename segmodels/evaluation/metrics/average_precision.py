@@ -1,4 +1,4 @@
-"""Average precision and recall of scored boxes and masks, by the COCO rules."""
+"""Average precision and recall of boxes and masks, by the COCO rules."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,11 +7,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from segmodels.datasets.ground_truth import GroundTruth
+
 Row = dict[str, Any]
-"""A COCO result or annotation: image_id, category_id, bbox xywh, segmentation RLE, score or iscrowd."""
+"""A COCO result or annotation: image_id, category_id, bbox (xywh px), segmentation, score or iscrowd."""
 
 MAX_DETECTIONS = (100,)
-_KINDS: dict[str, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
+Kind = Literal["box", "mask"]
+_KINDS: dict[Kind, Literal["bbox", "segm"]] = {"box": "bbox", "mask": "segm"}
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,8 @@ class AveragePrecision:
     """COCO scores in percent.
 
     Attributes:
-        ap, ap50, ap75: precision, of all detections that count.
-        recall: average recall by how many detections of each image and class count.
+        ap, ap50, ap75: average precision at IoU 0.5 to 0.95, 0.5 and 0.75.
+        recall: average recall by the number of detections per image and class.
         per_class: AP of each class that has ground truth.
     """
 
@@ -31,7 +34,7 @@ class AveragePrecision:
     per_class: dict[int, float]
 
     def as_dict(self) -> dict[str, float]:
-        """The summary numbers under their usual names, such as AP50 and AR100."""
+        """The scores under their usual names, such as AP50 and AR100."""
         recalls = {f"AR{count}": value for count, value in self.recall.items()}
         return {"AP": self.ap, "AP50": self.ap50, "AP75": self.ap75, **recalls}
 
@@ -41,7 +44,7 @@ def average_precision(
     annotations: Iterable[Row],
     image_sizes: Mapping[int, tuple[int, int]],
     *,
-    kind: Literal["box", "mask"],
+    kind: Kind,
     max_detections: Sequence[int] = MAX_DETECTIONS,
 ) -> AveragePrecision | None:
     """Score results against annotations whose categories share one numbering.
@@ -49,13 +52,13 @@ def average_precision(
     Args:
         results: COCO result rows.
         annotations: COCO annotation rows; crowd regions absorb detections and are never missed.
-        image_sizes: (height, width) of every image that is scored, by image id.
+        image_sizes: (height, width) of every scored image, by image id.
         kind: whether boxes or masks are compared.
-        max_detections: how many of each image and class count, the best first; ascending. Recall
-            is told for each, precision for the last.
+        max_detections: limits of detections per image and class, best first; ascending. Recall is
+            computed for each, precision for the last.
 
     Returns:
-        The scores, or None when no annotation is left to be found.
+        The scores, or None if every annotation is a crowd.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -91,13 +94,45 @@ def average_precision(
     return _summary(evaluator.eval, class_ids, max_detections)
 
 
+def class_agnostic_scores(
+    results: Iterable[Row], annotations: Iterable[Row], image_sizes: Mapping[int, tuple[int, int]]
+) -> dict[str, dict[str, float]]:
+    """Box and mask scores with all classes merged into one.
+
+    Returns:
+        {"box": {"AP", "AP50", "AP75", "AR100"}, "mask": {...}} in percent; empty if there is nothing
+        to find.
+    """
+    found, true = merge_classes(results), merge_classes(annotations)
+    scores = {kind: average_precision(found, true, image_sizes, kind=kind) for kind in _KINDS}
+    return {kind: score.as_dict() for kind, score in scores.items() if score is not None}
+
+
 def merge_classes(rows: Iterable[Row]) -> list[Row]:
-    """Give every row category 1, which turns a class-aware score into a class-agnostic one."""
+    """Give every row category 1, for class-agnostic scores."""
     return [{**row, "category_id": 1} for row in rows]
 
 
+def truth_rows(ground_truth: GroundTruth, image_id: int, size: tuple[int, int]) -> list[Row] | None:
+    """True instances of one image as COCO annotation rows; None if they are not annotated."""
+    instances = ground_truth.instances(image_id)
+    if instances is None:
+        return None
+    return [
+        {
+            "image_id": image_id,
+            "category_id": instance.category_id,
+            "bbox": list(instance.bbox),
+            "area": instance.area,
+            "iscrowd": int(instance.iscrowd),
+            "segmentation": {"size": list(size), "counts": instance.rle_counts.decode("ascii")},
+        }
+        for instance in instances
+    ]
+
+
 def mask_results(masks: pa.Table) -> list[Row]:
-    """Turn rows of the mask schema into COCO result rows of category 1."""
+    """COCO result rows of category 1 for a mask table (MASK_SCHEMA)."""
     columns = masks.select(
         ["image_id", "height", "width", "rle_counts", "bbox", "score"]
     ).to_pylist()
@@ -131,7 +166,7 @@ def _area(row: Row) -> float:
 
 
 def _silent(*_: object) -> None:
-    """Swallow what the evaluator would log."""
+    """Discard what the evaluator would print."""
 
 
 def _summary(

@@ -1,4 +1,4 @@
-"""Panoptic quality of label-free segments once their clusters have classes."""
+"""Panoptic quality in percent, for all classes, things and stuff."""
 
 from typing import Any
 
@@ -8,7 +8,12 @@ from kernels.panoptic_quality import PanopticCounts, PanopticScores, PanopticSum
 def panoptic_scores(
     counts: PanopticCounts, num_thing_classes: int, num_stuff_classes: int
 ) -> tuple[dict[str, dict[str, Any]], PanopticSummary]:
-    """Percentages for all classes, for things and for stuff; a part without any segment is left out.
+    """Summarise matches in percent; a part without any segment is left out.
+
+    Args:
+        counts: categories are class numbers, things first.
+        num_thing_classes: C.
+        num_stuff_classes: D.
 
     Returns:
         {"all": {"PQ", "SQ", "RQ", "classes"}, "things": ..., "stuff": ...}, and the kernel's summary.

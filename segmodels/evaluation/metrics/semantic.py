@@ -1,7 +1,7 @@
-"""Semantic scores of label-free stuff: pixel accuracy and mean IoU over "thing" and the stuff classes.
+"""Pixel accuracy and mean IoU over "thing" and the stuff classes.
 
-Index 0 stands for "thing" on both sides and is never re-assigned (U2Seg's 16-class target: things in one
-class, 15 stuff groups); clusters 1..S are mapped to classes 1..C.
+Index 0 is "thing" in prediction and truth and is never mapped (U2Seg's 16-class target: all things are
+one class, beside 15 stuff groups); clusters 1..S are mapped to classes 1..D.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segmodels.formats.panoptic import Segment
+
 VOID = -1
 
 
 @dataclass(frozen=True)
 class SemanticScores:
-    """Scores in percent; `per_class` is (C + 1,), NaN for classes without ground truth."""
+    """Scores in percent; `per_class` is (D + 1,), NaN for classes without ground truth."""
 
     pixel_accuracy: float
     mean_iou: float
@@ -23,7 +25,7 @@ class SemanticScores:
     per_class: NDArray[np.float64]
 
     def as_dict(self) -> dict[str, float]:
-        """The numbers a table shows."""
+        """The scores under the names of tables."""
         return {
             "PixelAcc": self.pixel_accuracy,
             "mIoU": self.mean_iou,
@@ -37,16 +39,16 @@ def pixel_confusion(
     num_clusters: int,
     num_classes: int,
 ) -> NDArray[np.int64]:
-    """Count the pixels of each pair of cluster and class in one image.
+    """Count the pixels of each pair of cluster and class in one image (confusion matrix).
 
     Args:
         predicted: (H, W), 0 = thing, 1..S = stuff cluster.
-        truth: (H, W), 0 = thing, 1..C = stuff class, -1 = void; void pixels are left out.
+        truth: (H, W), 0 = thing, 1..D = stuff class, -1 = void; void pixels are left out.
         num_clusters: S.
-        num_classes: C.
+        num_classes: D.
 
     Returns:
-        (S + 1, C + 1) int64.
+        (S + 1, D + 1) int64.
 
     Raises:
         ValueError: if the sizes differ or a value is out of range.
@@ -67,26 +69,29 @@ def pixel_confusion(
     return counts.reshape(num_clusters + 1, num_classes + 1)
 
 
-def mask_votes(confusions: NDArray[np.integer], min_iou: float) -> NDArray[np.int64]:
-    """One vote an image where the regions of a stuff cluster and a stuff class overlap enough (U2Seg).
+def semantic_map(
+    segment_map: NDArray[np.integer],
+    segments: Sequence[Segment],
+    thing_ids: Sequence[int],
+    stuff_ids: Sequence[int],
+) -> NDArray[np.int64]:
+    """Turn a true panoptic map into a semantic one.
 
     Args:
-        confusions: (n, S + 1, C + 1) pixel counts of n images.
-        min_iou: IoU that must be exceeded.
+        segment_map: (H, W) segment ids, 0 = void.
+        segments: one for every id of the map.
+        thing_ids: category ids of things.
+        stuff_ids: (D,) category ids of stuff.
 
     Returns:
-        (S, C) votes.
+        (H, W) int64: 0 = thing, 1..D = stuff class in the order of `stuff_ids`, -1 = void.
     """
-    unions = (
-        confusions.sum(axis=2, keepdims=True) + confusions.sum(axis=1, keepdims=True) - confusions
-    )
-    overlap = confusions[:, 1:, 1:] / np.maximum(unions[:, 1:, 1:], 1)
-    return np.asarray(np.count_nonzero(overlap > min_iou, axis=0), dtype=np.int64)
-
-
-def pixel_votes(confusions: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Pixels that each stuff cluster shares with each stuff class: (S, C)."""
-    return np.asarray(confusions[:, 1:, 1:].sum(axis=0), dtype=np.int64)
+    number_of = dict.fromkeys(thing_ids, 0) | {c: n for n, c in enumerate(stuff_ids, start=1)}
+    ordered = sorted(segments, key=lambda segment: segment.id)
+    # The type of the map: searchsorted would copy a map of another type.
+    ids = np.array([0, *(segment.id for segment in ordered)], dtype=segment_map.dtype)
+    classes = [VOID, *(number_of[segment.category_id] for segment in ordered)]
+    return np.array(classes, dtype=np.int64)[np.searchsorted(ids, segment_map)]
 
 
 def semantic_scores(
@@ -95,18 +100,18 @@ def semantic_scores(
     *,
     score_unmapped: bool,
 ) -> SemanticScores | None:
-    """Score a pixel confusion once its clusters have classes.
+    """Score a confusion matrix whose clusters have classes.
 
     Args:
-        confusion: (S + 1, C + 1) summed over the scored images.
+        confusion: (S + 1, D + 1) summed over the scored images.
         class_of_cluster: (S,) 0-based stuff class of each stuff cluster, -1 for none.
-        score_unmapped: whether pixels of clusters without a class count as wrong, or are left out.
+        score_unmapped: whether pixels of clusters without a class count as wrong or are left out.
 
     Returns:
         The scores; mean IoU is over the classes with ground truth. None without any scored pixel.
     """
     num_classes = confusion.shape[1] - 1
-    # Row "num_classes + 1" gathers what has no class.
+    # Row num_classes + 1 collects clusters without a class.
     rows = np.array([0, *(c + 1 if c >= 0 else num_classes + 1 for c in class_of_cluster)])
     merged = np.zeros((num_classes + 2, num_classes + 1), dtype=np.int64)
     np.add.at(merged, rows, confusion)

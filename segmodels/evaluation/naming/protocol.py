@@ -1,8 +1,8 @@
-"""How clusters receive the names of classes before a label-free model can be scored.
+"""Evaluation protocols: how a cluster-to-class table is fitted and applied.
 
-A model trained without labels predicts cluster numbers. Scores with classes need a table "cluster ->
-class", which is fitted on ground truth; how it is fitted moves the numbers (method facts: CUPS' re-run of
-U2Seg on Cityscapes differs by 0.8 PQ from U2Seg's own). A protocol fixes that by name.
+A model trained without labels predicts clusters. Class-aware scores need the class of each cluster, which
+is fitted on ground truth, and the way of fitting changes the scores (CUPS' re-run of U2Seg on Cityscapes
+differs by 0.8 PQ from U2Seg's own). A protocol fixes it under a name.
 """
 
 import hashlib
@@ -10,30 +10,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 Fit = Literal["same", "disjoint"]
-"""On which images a mapping is fitted: on the scored ones, or on others."""
+"""Images that a mapping is fitted on: the scored ones, or others."""
 
 FITS: tuple[Fit, ...] = ("same", "disjoint")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """One way to fit and apply a cluster-to-class table.
+    """How a cluster-to-class table is fitted and applied.
 
     Attributes:
-        name: what reports and tables call it.
+        name: used in metrics, tables and reports.
         rule: "majority" = each cluster takes its most voted class; "one-to-one" = Hungarian assignment
-            first, left-over clusters by their most voted class.
-        instance_votes: "boxes" = one vote for each pair of a prediction and a ground-truth box that
-            overlap enough; "pixels" = the pixels that predicted and true masks share.
+            first, each left-over cluster takes its most voted class.
+        instance_votes: "boxes" = one vote per pair of a predicted and a true box with enough IoU;
+            "pixels" = the pixels that predicted and true masks share.
         min_score: predictions below this score do not vote.
-        min_box_iou: box pairs must exceed this IoU to vote; used with instance_votes "boxes" only.
-        semantic_votes: "masks" = one vote an image where the cluster's and the class's region exceed
+        min_box_iou: IoU that box pairs must exceed to vote; for instance_votes "boxes" only.
+        semantic_votes: "masks" = one vote per image in which the regions of cluster and class exceed
             min_mask_iou; "pixels" = shared pixels.
         min_mask_iou: see semantic_votes.
-        score_unmapped_pixels: whether pixels of clusters without a class count as wrong (True), or are
+        score_unmapped_pixels: whether pixels of clusters without a class count as wrong (True) or are
             left out of the semantic score (False).
-        merge_stuff: whether predicted stuff segments of one image that map to one class become one
-            segment before the panoptic score.
+        merge_stuff: whether predicted stuff segments of one class in an image become one segment
+            before panoptic quality is computed.
     """
 
     name: str
@@ -58,7 +58,7 @@ U2SEG_PAPER = Protocol(
     score_unmapped_pixels=False,
     merge_stuff=False,
 )
-"""U2Seg's operating point (paper Table 8); its semantic and panoptic parts are known from code only."""
+"""U2Seg's operating point (paper Table 8); its semantic and panoptic parts are only in the code."""
 
 U2SEG_CODE = Protocol(
     name="u2seg-code",
@@ -80,16 +80,16 @@ ONE_TO_ONE = Protocol(
     semantic_votes="pixels",
     min_score=0.0,
 )
-"""The reading of CUPS (CVPR 2025): pixel overlap, things and stuff matched separately."""
+"""Hungarian matching by pixel overlap, things and stuff separately (CUPS, CVPR 2025)."""
 
 PROTOCOLS: tuple[Protocol, ...] = (U2SEG_PAPER, U2SEG_CODE, ONE_TO_ONE)
 
 
 def protocol_by_name(name: str) -> Protocol:
-    """Return the published protocol of that name.
+    """Look up a protocol.
 
     Raises:
-        ValueError: if no protocol has the name.
+        ValueError: no protocol has the name.
     """
     for protocol in PROTOCOLS:
         if protocol.name == name:
@@ -99,9 +99,9 @@ def protocol_by_name(name: str) -> Protocol:
 
 
 def in_mapping_half(image_id: int) -> bool:
-    """Whether an image serves to fit disjoint mappings (True) or to be scored with them (False).
+    """Whether disjoint mappings are fitted on an image (True) or scored on it (False).
 
-    The choice hashes the id alone, so it stays when images are added or removed.
+    The half is a hash of the id, so it does not change when images are added or removed.
     """
     digest = hashlib.blake2b(str(int(image_id)).encode(), digest_size=1).digest()
     return digest[0] % 2 == 0

@@ -1,4 +1,4 @@
-"""Arrow tables of an evaluation: scores of each class, and the class of each cluster."""
+"""Arrow tables of an evaluation: the scores of each class, and the class of each cluster."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kernels.panoptic_quality import PanopticScores
-from segmodels.evaluation.naming.instance_mapping import ClusterMapping
+from segmodels.evaluation.naming.cluster_mapping import ClusterMapping
 from segmodels.evaluation.protocols.match_statistics import Classes
 
 # fitted_on: same | disjoint; kind: thing | stuff; class_id: of the ground truth; truths: true instances
-# (things) or images with the class (stuff) among the scored images; clusters: how many carry the class;
+# (things) or images with the class (stuff) among the scored images; clusters: number with the class;
 # scores in percent, null where not computed.
 _PER_CLASS_COLUMNS: dict[str, pa.DataType] = {
     "protocol": pa.string(),
@@ -47,14 +47,14 @@ MAPPING_SCHEMA = pa.schema(_MAPPING_COLUMNS)
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores by class under one mapping; a class that is absent from a part has no score there.
+    """Scores by class under one mapping; a class without a score is absent.
 
     Attributes:
-        truths: class id -> scored truths of things and stuff.
+        truths: class id -> true instances (things) or images (stuff).
         box_ap: thing class id -> percent.
         mask_ap: thing class id -> percent.
         stuff_iou: (D,) percent with NaN, in the order of the stuff classes; None if not computed.
-        panoptic: class number -> scores in 0..1, things from 0, stuff from C.
+        panoptic: class number -> scores in [0, 1], things from 0, stuff from C.
     """
 
     truths: Mapping[int, int]
@@ -67,14 +67,16 @@ class ClassScores:
 def per_class_rows(
     protocol: str, fitted_on: str, classes: Classes, mapping: ClusterMapping, scores: ClassScores
 ) -> list[dict[str, Any]]:
-    """Rows of PER_CLASS_SCHEMA for one mapping, every class in the order of the ground truth."""
+    """Rows of PER_CLASS_SCHEMA for one mapping, classes in the order of the ground truth."""
     rows = []
     for number, class_id in enumerate((*classes.thing_ids, *classes.stuff_ids)):
-        place = number - len(classes.thing_ids)
-        is_thing = place < 0
-        iou = None if is_thing or scores.stuff_iou is None else float(scores.stuff_iou[place])
+        stuff_number = number - len(classes.thing_ids)
+        is_thing = stuff_number < 0
+        iou = (
+            None if is_thing or scores.stuff_iou is None else float(scores.stuff_iou[stuff_number])
+        )
         quality = scores.panoptic.get(number)
-        carrying = mapping.things == number if is_thing else mapping.stuff == place
+        clusters = mapping.things == number if is_thing else mapping.stuff == stuff_number
         rows.append(
             {
                 "protocol": protocol,
@@ -83,7 +85,7 @@ def per_class_rows(
                 "class_id": class_id,
                 "class_name": classes.names[class_id],
                 "truths": scores.truths.get(class_id, 0),
-                "clusters": int(np.count_nonzero(carrying)),
+                "clusters": int(np.count_nonzero(clusters)),
                 "box_AP": scores.box_ap.get(class_id),
                 "mask_AP": scores.mask_ap.get(class_id),
                 "IoU": None if iou is None or np.isnan(iou) else iou,

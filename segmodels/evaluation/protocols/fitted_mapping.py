@@ -1,4 +1,4 @@
-"""Trials: a protocol, the images that name its clusters, and the images that are scored with the names."""
+"""Fits each protocol's mapping and scores predictions with it; needs no file but the statistics."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,26 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kernels.panoptic_quality import PanopticCounts, panoptic_counts
-from segmodels.datasets.ground_truth import GroundTruth
+from kernels.panoptic_quality import PanopticCounts, PanopticSummary, overlap_counts
 from segmodels.evaluation.metrics.average_precision import AveragePrecision, average_precision
 from segmodels.evaluation.metrics.panoptic import panoptic_scores
-from segmodels.evaluation.metrics.semantic import mask_votes, pixel_votes, semantic_scores
-from segmodels.evaluation.naming.instance_mapping import ClusterMapping, fit_mapping
+from segmodels.evaluation.metrics.semantic import SemanticScores, semantic_scores
+from segmodels.evaluation.naming.cluster_mapping import ClusterMapping, fit_mapping
+from segmodels.evaluation.naming.named_overlaps import name_overlaps
 from segmodels.evaluation.naming.protocol import FITS, Fit, Protocol, in_mapping_half
-from segmodels.evaluation.naming.segment_maps import name_segments, number_segments
-from segmodels.evaluation.predictions import Predictions
+from segmodels.evaluation.naming.votes import stuff_votes
 from segmodels.evaluation.protocols.class_tables import ClassScores
-from segmodels.evaluation.protocols.match_statistics import Evidence, Progress, numbered_truth
-
-_REPORT_EVERY = 500
+from segmodels.evaluation.protocols.match_statistics import MatchStatistics
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One mapping and the images it is scored on."""
+class FittedMapping:
+    """A mapping, how it was fitted, and the images it is scored on."""
 
     protocol: Protocol
     fitted_on: Fit
@@ -33,11 +29,17 @@ class Trial:
     scored_ids: frozenset[int]
 
 
-def fit_trials(
-    evidence: Evidence, protocols: Sequence[Protocol], missing: dict[str, str]
-) -> Iterator[Trial]:
-    """Fit each protocol's mapping on the scored images, and on the mapping half for the other half."""
-    ids = evidence.image_ids()
+def fit_mappings(
+    matches: MatchStatistics, protocols: Sequence[Protocol], missing: dict[str, str]
+) -> Iterator[FittedMapping]:
+    """Fit each protocol on all scored images, and on the mapping half for the other half.
+
+    Args:
+        matches: of the images.
+        protocols: how clusters get classes.
+        missing: receives the reason if there are too few images to split.
+    """
+    ids = matches.image_ids()
     if not ids:
         return
     halves = {
@@ -50,94 +52,42 @@ def fit_trials(
         fits = ("same",)
     for protocol in protocols:
         for fitted_on in fits:
-            votes = evidence.thing_votes[protocol.name]
+            thing_votes = matches.thing_votes[protocol.name]
             disjoint = fitted_on == "disjoint"
+            confusions = matches.confusions_of(halves[True] if disjoint else ids)
             mapping = fit_mapping(
-                votes[1] if disjoint else votes.sum(axis=0),
-                _stuff_votes(evidence, protocol, halves[True] if disjoint else frozenset(ids)),
+                thing_votes[1] if disjoint else thing_votes.sum(axis=0),
+                stuff_votes(confusions, protocol),
                 protocol,
             )
-            yield Trial(protocol, fitted_on, mapping, halves[False] if disjoint else frozenset(ids))
-
-
-def _confusions(evidence: Evidence, ids: frozenset[int]) -> NDArray[np.int64]:
-    """Pixel counts of the images with the ids: (n, S + 1, D + 1)."""
-    chosen = [image_id in ids for image_id in evidence.panoptic_ids]
-    return np.stack(evidence.confusions)[chosen]
-
-
-def _stuff_votes(evidence: Evidence, protocol: Protocol, ids: frozenset[int]) -> NDArray[np.int64]:
-    if not evidence.confusions:
-        return np.zeros((evidence.num_stuff, len(evidence.classes.stuff_ids)), dtype=np.int64)
-    confusions = _confusions(evidence, ids)
-    if protocol.semantic_votes == "masks":
-        return mask_votes(confusions, protocol.min_mask_iou)
-    return pixel_votes(confusions)
-
-
-def count_panoptic(
-    predictions: Predictions,
-    ground_truth: GroundTruth,
-    evidence: Evidence,
-    trials: Sequence[Trial],
-    on_progress: Progress,
-) -> list[PanopticCounts] | None:
-    """Match segments under every trial's mapping, reading each map once."""
-    if predictions.panoptic is None or not evidence.panoptic_ids:
-        return None
-    things, stuff = evidence.classes.thing_ids, evidence.classes.stuff_ids
-    number_of = {class_id: number for number, class_id in enumerate((*things, *stuff))}
-    counts = [PanopticCounts.zeros(len(number_of)) for _ in trials]
-    for number, image_id in enumerate(evidence.panoptic_ids, start=1):
-        predicted = number_segments(*predictions.segments(image_id))
-        truth = numbered_truth(ground_truth, image_id)
-        true = {n: number_of[c] for n, c in enumerate(truth.categories.tolist(), start=1)}
-        crowd = (np.flatnonzero(truth.crowd) + 1).tolist()
-        for place, trial in enumerate(trials):
-            if image_id not in trial.scored_ids:
-                continue
-            named_map, named = name_segments(
-                predicted,
-                trial.mapping,
-                num_thing_classes=len(things),
-                merge_stuff=trial.protocol.merge_stuff,
+            yield FittedMapping(
+                protocol, fitted_on, mapping, halves[False] if disjoint else frozenset(ids)
             )
-            counts[place] += panoptic_counts(
-                named_map,
-                named,
-                truth.numbers,
-                true,
-                num_categories=len(number_of),
-                crowd=crowd,
-            )
-        if number % _REPORT_EVERY == 0:
-            on_progress(f"matched segments of {number} of {len(evidence.panoptic_ids)} images")
-    return counts
 
 
-def score_trial(
-    evidence: Evidence, trial: Trial, panoptic: PanopticCounts | None
+def score_mapping(
+    matches: MatchStatistics, fitted: FittedMapping
 ) -> tuple[dict[str, Any], ClassScores]:
-    """All scores of one mapping."""
-    scores: dict[str, Any] = {"clusters": _named_clusters(trial.mapping)}
-    boxes, masks = _named_ap(evidence, trial)
+    """Compute all class-aware scores under one mapping.
+
+    Returns:
+        JSON-able scores: "clusters" and, where computed, "box", "mask", "semantic" and "panoptic";
+        and the scores of each class.
+    """
+    scores: dict[str, Any] = {"clusters": fitted.mapping.counts()}
+    boxes, masks = _instance_scores(matches, fitted)
     if boxes is not None and masks is not None:
         scores |= {"box": boxes.as_dict(), "mask": masks.as_dict()}
-    semantic = None
-    if evidence.confusions:
-        semantic = semantic_scores(
-            _confusions(evidence, trial.scored_ids).sum(axis=0),
-            trial.mapping.stuff,
-            score_unmapped=trial.protocol.score_unmapped_pixels,
-        )
-        if semantic is not None:
-            scores["semantic"] = semantic.as_dict()
-    summary = None
-    if panoptic is not None:
-        num_things, num_stuff = len(evidence.classes.thing_ids), len(evidence.classes.stuff_ids)
-        scores["panoptic"], summary = panoptic_scores(panoptic, num_things, num_stuff)
+    semantic = _semantic_scores(matches, fitted)
+    if semantic is not None:
+        scores["semantic"] = semantic.as_dict()
+    summary: PanopticSummary | None = None
+    if matches.overlaps:
+        num_things, num_stuff = len(matches.classes.thing_ids), len(matches.classes.stuff_ids)
+        counts = _panoptic_counts(matches, fitted)
+        scores["panoptic"], summary = panoptic_scores(counts, num_things, num_stuff)
     by_class = ClassScores(
-        truths=_count_truths(evidence, trial.scored_ids),
+        truths=_count_truths(matches, fitted.scored_ids),
         box_ap=boxes.per_class if boxes else {},
         mask_ap=masks.per_class if masks else {},
         stuff_iou=semantic.per_class[1:] if semantic else None,
@@ -146,41 +96,63 @@ def score_trial(
     return scores, by_class
 
 
-def _named_ap(
-    evidence: Evidence, trial: Trial
+def _instance_scores(
+    matches: MatchStatistics, fitted: FittedMapping
 ) -> tuple[AveragePrecision | None, AveragePrecision | None]:
-    """Class-aware AP of boxes and masks; predictions of clusters without a class are dropped."""
-    sizes = {i: size for i, size in evidence.sizes.items() if i in trial.scored_ids}
-    class_ids = evidence.classes.thing_ids
+    """Class-aware AP of boxes and masks; predictions of clusters without a class are discarded."""
+    sizes = {i: size for i, size in matches.sizes.items() if i in fitted.scored_ids}
+    class_ids, class_of = matches.classes.thing_ids, fitted.mapping.things.tolist()
     named = [
-        {**row, "category_id": class_ids[trial.mapping.things[row["category_id"] - 1]]}
-        for row in evidence.results
-        if row["image_id"] in sizes and trial.mapping.things[row["category_id"] - 1] >= 0
+        {**row, "category_id": class_ids[class_of[row["category_id"] - 1]]}
+        for row in matches.results
+        if row["image_id"] in sizes and class_of[row["category_id"] - 1] >= 0
     ]
-    truths = [row for row in evidence.truths if row["image_id"] in sizes]
+    truths = [row for row in matches.truths if row["image_id"] in sizes]
     return (
         average_precision(named, truths, sizes, kind="box"),
         average_precision(named, truths, sizes, kind="mask"),
     )
 
 
-def _count_truths(evidence: Evidence, ids: frozenset[int]) -> dict[int, int]:
-    """True instances of each thing class, and images with each stuff class, by class id."""
-    counts = Counter(
-        row["category_id"]
-        for row in evidence.truths
-        if row["image_id"] in ids and not row["iscrowd"]
+def _semantic_scores(matches: MatchStatistics, fitted: FittedMapping) -> SemanticScores | None:
+    return semantic_scores(
+        matches.confusions_of(fitted.scored_ids).sum(axis=0),
+        fitted.mapping.stuff,
+        score_unmapped=fitted.protocol.score_unmapped_pixels,
     )
-    if evidence.confusions:
-        images = np.count_nonzero(_confusions(evidence, ids).sum(axis=1) > 0, axis=0)[1:]
-        counts.update(dict(zip(evidence.classes.stuff_ids, images.tolist(), strict=True)))
+
+
+def _panoptic_counts(matches: MatchStatistics, fitted: FittedMapping) -> PanopticCounts:
+    num_things = len(matches.classes.thing_ids)
+    num_classes = num_things + len(matches.classes.stuff_ids)
+    counts = PanopticCounts.zeros(num_classes)
+    for image_id, overlaps in matches.overlaps.items():
+        if image_id in fitted.scored_ids:
+            pixels, classes = name_overlaps(
+                overlaps.pixels,
+                overlaps.clusters,
+                fitted.mapping,
+                num_thing_classes=num_things,
+                merge_stuff=fitted.protocol.merge_stuff,
+            )
+            counts += overlap_counts(
+                pixels,
+                classes,
+                overlaps.classes,
+                num_categories=num_classes,
+                crowd=overlaps.crowd,
+            )
     return counts
 
 
-def _named_clusters(mapping: ClusterMapping) -> dict[str, int]:
-    return {
-        "things_named": int(np.count_nonzero(mapping.things >= 0)),
-        "stuff_named": int(np.count_nonzero(mapping.stuff >= 0)),
-        "thing_classes_reached": len(set(mapping.things[mapping.things >= 0].tolist())),
-        "stuff_classes_reached": len(set(mapping.stuff[mapping.stuff >= 0].tolist())),
-    }
+def _count_truths(matches: MatchStatistics, image_ids: frozenset[int]) -> dict[int, int]:
+    """True instances of each thing class, and images with each stuff class, by class id."""
+    counts = Counter(
+        row["category_id"]
+        for row in matches.truths
+        if row["image_id"] in image_ids and not row["iscrowd"]
+    )
+    stuff_pixels = matches.confusions_of(image_ids).sum(axis=1)[:, 1:]
+    images = np.count_nonzero(stuff_pixels, axis=0).tolist()
+    counts.update(dict(zip(matches.classes.stuff_ids, images, strict=True)))
+    return counts

@@ -1,31 +1,31 @@
-"""One pass over the scored images: everything that mappings and scores need, small enough to keep."""
+"""One pass over the scored images: each prediction and each truth is read once, and maps are dropped.
+
+What is kept is small: result and annotation rows, and two tables of pixel counts per image (a few kB).
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.datasets.ground_truth import GroundTruth
-from segmodels.evaluation.cluster_statistics import ClusterStatistics, cluster_statistics
-from segmodels.evaluation.metrics.average_precision import Row
-from segmodels.evaluation.metrics.semantic import pixel_confusion
-from segmodels.evaluation.naming.instance_mapping import Objects, add_instance_votes
+from kernels.panoptic_quality import segment_overlaps
+from segmodels.datasets.ground_truth import GroundTruth, PanopticTruth
+from segmodels.evaluation.metrics.average_precision import Row, truth_rows
+from segmodels.evaluation.metrics.cluster_statistics import ClusterStatistics, cluster_statistics
+from segmodels.evaluation.metrics.semantic import pixel_confusion, semantic_map
 from segmodels.evaluation.naming.protocol import Protocol, in_mapping_half
-from segmodels.evaluation.naming.segment_maps import (
-    NumberedSegments,
-    number_segments,
-    semantic_classes,
-)
+from segmodels.evaluation.naming.votes import Objects, add_instance_votes
 from segmodels.evaluation.predictions import Predictions
 
-Progress = Callable[[str], None]
-_REPORT_EVERY = 500
+Log = Callable[[str], None]
+_LOG_EVERY = 500
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a ground truth, numbered from 0 in the order of the file.
+    """The classes of a ground truth, numbered from 0 in the order of the file, things first.
 
     Attributes:
         thing_ids: (C,) category ids of the thing classes.
@@ -38,19 +38,37 @@ class Classes:
     names: dict[int, str]
 
 
+@dataclass(frozen=True)
+class SegmentOverlaps:
+    """Overlaps of the n true and m predicted panoptic segments of one image.
+
+    Attributes:
+        pixels: (1 + n, 1 + m) int64 shared pixels; row 0 and column 0 are void.
+        clusters: (m,) predicted clusters, 1..K for things, K+1..K+S for stuff.
+        classes: (n,) true class numbers, things from 0, stuff from C.
+        crowd: (n,) whether a true segment is a crowd.
+    """
+
+    pixels: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    crowd: NDArray[np.bool_]
+
+
 @dataclass
-class Evidence:
-    """What the pass collects; things are counted apart for the mapping half and the scored half.
+class MatchStatistics:
+    """What mappings and scores are computed from.
 
     Attributes:
         classes: the ground truth's classes.
         num_stuff: S.
-        results: COCO result rows of images with true instances, clusters as categories.
+        results: COCO result rows of images with annotated instances, clusters as categories.
         truths: COCO annotation rows of the same images.
         sizes: (height, width) of the same images, by id.
         thing_votes: by protocol name: (2, K, C) votes; index 0 = scored half, 1 = mapping half.
-        confusions: (S + 1, D + 1) pixel counts of each image with a true panoptic map.
-        panoptic_ids: ids of those images, in the same order.
+        panoptic_ids: ids of images with a true panoptic map.
+        confusions: (S + 1, D + 1) pixel counts of these images, by id; empty without semantic maps.
+        overlaps: of the same images, by id; empty if no panoptic maps were predicted.
     """
 
     classes: Classes
@@ -59,71 +77,76 @@ class Evidence:
     truths: list[Row] = field(default_factory=list)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     thing_votes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    confusions: list[NDArray[np.int64]] = field(default_factory=list)
     panoptic_ids: list[int] = field(default_factory=list)
+    confusions: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    overlaps: dict[int, SegmentOverlaps] = field(default_factory=dict)
 
     def image_ids(self) -> list[int]:
-        """Images with any ground truth, ascending."""
+        """Ids of images with any ground truth, ascending."""
         return sorted({*self.sizes, *self.panoptic_ids})
 
-
-def gather_statistics(predictions: Predictions, image_ids: Sequence[int]) -> ClusterStatistics:
-    """Count predictions by cluster; needs no ground truth."""
-    rows = [predictions.results.get(image_id, []) for image_id in image_ids]
-    pixels = np.zeros(predictions.num_stuff + 1, dtype=np.int64)
-    if predictions.has_semantic:
-        for image_id in image_ids:
-            counts = np.bincount(predictions.semantic_map(image_id).ravel(), minlength=len(pixels))
-            pixels += counts[: len(pixels)]
-    return cluster_statistics(
-        [row["category_id"] for image_rows in rows for row in image_rows],
-        [row["score"] for image_rows in rows for row in image_rows],
-        [len(image_rows) for image_rows in rows],
-        pixels,
-        predictions.num_things,
-    )
+    def confusions_of(self, image_ids: Iterable[int]) -> NDArray[np.int64]:
+        """Confusions of the images that have one: (n, S + 1, D + 1)."""
+        shape = (-1, self.num_stuff + 1, len(self.classes.stuff_ids) + 1)
+        chosen = [self.confusions[i] for i in image_ids if i in self.confusions]
+        return np.array(chosen, dtype=np.int64).reshape(shape)
 
 
-def gather_evidence(
+def collect_statistics(
     predictions: Predictions,
-    ground_truth: GroundTruth,
+    ground_truth: GroundTruth | None,
     sizes: dict[int, tuple[int, int]],
     *,
-    protocols: Iterable[Protocol],
-    on_progress: Progress,
-) -> Evidence:
-    """Read each image's predictions and truth once.
+    protocols: Sequence[Protocol],
+    log: Log,
+) -> tuple[ClusterStatistics, MatchStatistics]:
+    """Read the predictions and the ground truth of each image once.
 
     Args:
         predictions: what is scored.
-        ground_truth: what it is scored against.
-        sizes: (height, width) of the images by id; those without ground truth are passed over.
-        protocols: for whose votes to count.
-        on_progress: receives a line now and then.
+        ground_truth: what it is scored against; None leaves the match statistics empty.
+        sizes: (height, width) of the predicted images by id, with or without ground truth.
+        protocols: whose votes are counted.
+        log: takes a sentence every 500 images.
+
+    Raises:
+        InputError: the predictions are missing or belong to another clustering.
     """
-    classes = classes_of(ground_truth)
-    evidence = Evidence(classes, predictions.num_stuff)
-    protocols, with_panoptic = tuple(protocols), set(ground_truth.panoptic_image_ids)
-    shape = (2, predictions.num_things, len(classes.thing_ids))
-    evidence.thing_votes = {p.name: np.zeros(shape, dtype=np.int64) for p in protocols}
-    for number, image_id in enumerate(sorted(sizes), start=1):
-        truths = truth_rows(ground_truth, image_id, sizes[image_id])
-        if truths is not None:
-            results = predictions.results.get(image_id, [])
-            _add_instances(
-                evidence, image_id, sizes[image_id], results, truths, protocols=protocols
-            )
-        if image_id in with_panoptic:
-            evidence.panoptic_ids.append(image_id)
-            if predictions.has_semantic:
-                evidence.confusions.append(_confusion(predictions, ground_truth, image_id, classes))
-        if number % _REPORT_EVERY == 0:
-            on_progress(f"read predictions and ground truth of {number} of {len(sizes)} images")
-    return evidence
+    image_ids, results = sorted(sizes), predictions.results
+    matches = MatchStatistics(classes_of(ground_truth), predictions.num_stuff)
+    shape = (2, predictions.num_things, len(matches.classes.thing_ids))
+    matches.thing_votes = {p.name: np.zeros(shape, dtype=np.int64) for p in protocols}
+    pixels = np.zeros(predictions.num_stuff + 1, dtype=np.int64)
+    for number, image_id in enumerate(image_ids, start=1):
+        semantic = predictions.semantic_map(image_id) if predictions.has_semantic else None
+        if semantic is not None:
+            pixels += np.bincount(semantic.ravel(), minlength=len(pixels))[: len(pixels)]
+        if ground_truth is not None:
+            size = sizes[image_id]
+            truths = truth_rows(ground_truth, image_id, size)
+            if truths is not None:
+                found = results.get(image_id, [])
+                _add_instances(matches, image_id, size, found, truths, protocols=protocols)
+            panoptic = ground_truth.panoptic(image_id)
+            if panoptic is not None:
+                _add_panoptic(matches, image_id, panoptic, semantic, predictions)
+        if number % _LOG_EVERY == 0:
+            log(f"read predictions and ground truth of {number} of {len(sizes)} images")
+    rows = [row for image_id in image_ids for row in results.get(image_id, [])]
+    statistics = cluster_statistics(
+        [row["category_id"] for row in rows],
+        [row["score"] for row in rows],
+        [len(results.get(image_id, [])) for image_id in image_ids],
+        pixels,
+        predictions.num_things,
+    )
+    return statistics, matches
 
 
-def classes_of(ground_truth: GroundTruth) -> Classes:
-    """Number the classes of a ground truth."""
+def classes_of(ground_truth: GroundTruth | None) -> Classes:
+    """Number the classes of a ground truth; none without one."""
+    if ground_truth is None:
+        return Classes((), (), {})
     things, stuff = ground_truth.thing_categories, ground_truth.stuff_categories
     return Classes(
         tuple(category.id for category in things),
@@ -132,46 +155,40 @@ def classes_of(ground_truth: GroundTruth) -> Classes:
     )
 
 
-def truth_rows(ground_truth: GroundTruth, image_id: int, size: tuple[int, int]) -> list[Row] | None:
-    """The true instances of one image as COCO annotation rows; None where they are not annotated."""
-    instances = ground_truth.instances(image_id)
-    if instances is None:
-        return None
-    return [
-        {
-            "image_id": image_id,
-            "category_id": instance.category_id,
-            "bbox": list(instance.bbox),
-            "area": instance.area,
-            "iscrowd": int(instance.iscrowd),
-            "segmentation": {"size": list(size), "counts": instance.rle_counts.decode("ascii")},
-        }
-        for instance in instances
-    ]
-
-
-def numbered_truth(ground_truth: GroundTruth, image_id: int) -> NumberedSegments:
-    """The true panoptic map of an image that has one."""
-    truth = ground_truth.panoptic(image_id)
-    if truth is None:
-        raise ValueError(f"image {image_id} has no panoptic map")
-    return number_segments(*truth)
-
-
-def _confusion(
-    predictions: Predictions, ground_truth: GroundTruth, image_id: int, classes: Classes
-) -> NDArray[np.int64]:
-    truth = numbered_truth(ground_truth, image_id)
-    return pixel_confusion(
-        predictions.semantic_map(image_id),
-        semantic_classes(truth, classes.thing_ids, classes.stuff_ids),
-        predictions.num_stuff,
-        len(classes.stuff_ids),
+def _add_panoptic(
+    matches: MatchStatistics,
+    image_id: int,
+    truth: PanopticTruth,
+    semantic: NDArray[np.uint8] | None,
+    predictions: Predictions,
+) -> None:
+    true_map, true_segments = truth
+    things, stuff = matches.classes.thing_ids, matches.classes.stuff_ids
+    matches.panoptic_ids.append(image_id)
+    if semantic is not None:
+        true_semantic = semantic_map(true_map, true_segments, things, stuff)
+        matches.confusions[image_id] = pixel_confusion(
+            semantic, true_semantic, matches.num_stuff, len(stuff)
+        )
+    if predictions.panoptic is None:
+        return
+    predicted_map, predicted_segments = predictions.segments(image_id)
+    number_of = {class_id: number for number, class_id in enumerate((*things, *stuff))}
+    predicted, true = (
+        sorted(segments, key=lambda segment: segment.id)
+        for segments in (predicted_segments, true_segments)
+    )
+    integers = partial(np.array, dtype=np.int64)
+    matches.overlaps[image_id] = SegmentOverlaps(
+        segment_overlaps(predicted_map, [s.id for s in predicted], true_map, [s.id for s in true]),
+        clusters=integers([segment.category_id for segment in predicted]),
+        classes=integers([number_of[segment.category_id] for segment in true]),
+        crowd=np.array([segment.iscrowd for segment in true], dtype=bool),
     )
 
 
 def _add_instances(
-    evidence: Evidence,
+    matches: MatchStatistics,
     image_id: int,
     size: tuple[int, int],
     results: Sequence[Row],
@@ -179,14 +196,14 @@ def _add_instances(
     *,
     protocols: Sequence[Protocol],
 ) -> None:
-    evidence.sizes[image_id] = size
-    evidence.results += results
-    evidence.truths += truths
-    class_index = {class_id: index for index, class_id in enumerate(evidence.classes.thing_ids)}
+    matches.sizes[image_id] = size
+    matches.results += results
+    matches.truths += truths
+    class_index = {class_id: index for index, class_id in enumerate(matches.classes.thing_ids)}
     found = _objects(results, [row["category_id"] - 1 for row in results])
     true = _objects(truths, [class_index[row["category_id"]] for row in truths])
     for protocol in protocols:
-        votes = evidence.thing_votes[protocol.name][int(in_mapping_half(image_id))]
+        votes = matches.thing_votes[protocol.name][int(in_mapping_half(image_id))]
         add_instance_votes(votes, found, true, protocol)
 
 

@@ -1,16 +1,12 @@
-"""Pixel confusion, votes and semantic scores on cases worked by hand."""
+"""Semantic maps, pixel confusion and semantic scores on cases worked by hand."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segmodels.evaluation.metrics.semantic import (
-    mask_votes,
-    pixel_confusion,
-    pixel_votes,
-    semantic_scores,
-)
+from segmodels.evaluation.metrics.semantic import pixel_confusion, semantic_map, semantic_scores
+from segmodels.formats.panoptic import Segment
 
 PREDICTED = np.array([[0, 0, 1, 1], [2, 2, 1, 1]], dtype=np.uint8)
 TRUTH = np.array([[0, 1, 1, 1], [2, -1, 2, 1]])
@@ -21,13 +17,10 @@ def test_confusion_leaves_void_out():
     assert (pixel_confusion(PREDICTED, TRUTH, 2, 2) == CONFUSION).all()
 
 
-def test_votes_need_the_overlap():
-    # Cluster 1 and class 1: 3 shared of 4 + 4 - 3 = 5. Cluster 1, class 2: 1 of 4 + 2 - 1 = 5.
-    # Cluster 2 and class 2: 1 of 1 + 2 - 1 = 2.
-    both = CONFUSION[None].repeat(2, axis=0)
-    assert (mask_votes(both, 0.15) == [[2, 2], [0, 2]]).all()
-    assert (mask_votes(both, 0.2) == [[2, 0], [0, 2]]).all()
-    assert (pixel_votes(both) == [[6, 2], [0, 2]]).all()
+def test_semantic_map_of_a_panoptic_map():
+    ids = np.array([[0, 30, 10], [50, 50, 20]], dtype=np.int32)
+    segments = [Segment(50, 9), Segment(30, 7, iscrowd=1), Segment(10, 8), Segment(20, 6)]
+    assert semantic_map(ids, segments, [6, 7], [8, 9]).tolist() == [[-1, 0, 1], [2, 2, 0]]
 
 
 def test_scores_by_hand():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segmodels.evaluation.cluster_statistics import cluster_statistics, entropy_bits
+from segmodels.evaluation.metrics.cluster_statistics import cluster_statistics, entropy_bits
 
 
 def test_summary_by_hand():

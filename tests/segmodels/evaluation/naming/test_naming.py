@@ -1,20 +1,17 @@
 """Votes and mappings on cases worked by hand; the halves of a disjoint fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from kernels.panoptic_quality import panoptic_counts
+from kernels.panoptic_quality import overlap_counts, panoptic_counts, segment_overlaps
 from segmodels.evaluation.metrics.panoptic import panoptic_scores
-from segmodels.evaluation.naming.instance_mapping import (
-    ClusterMapping,
-    Objects,
-    add_instance_votes,
-    fit_mapping,
-    shared_pixels,
-)
+from segmodels.evaluation.naming.cluster_mapping import ClusterMapping, fit_mapping
+from segmodels.evaluation.naming.named_overlaps import name_overlaps
 from segmodels.evaluation.naming.protocol import (
     ONE_TO_ONE,
     U2SEG_CODE,
@@ -22,12 +19,12 @@ from segmodels.evaluation.naming.protocol import (
     in_mapping_half,
     protocol_by_name,
 )
-from segmodels.evaluation.naming.segment_maps import (
-    name_segments,
-    number_segments,
-    semantic_classes,
+from segmodels.evaluation.naming.votes import (
+    Objects,
+    add_instance_votes,
+    shared_pixels,
+    stuff_votes,
 )
-from segmodels.formats.panoptic import Segment
 
 
 def code(mask):
@@ -94,6 +91,17 @@ def test_shared_pixels_equal_decoded_masks(seed):
     assert (shared_pixels([code(m) for m in a], [code(m) for m in b]) == expected).all()
 
 
+def test_stuff_votes_by_hand():
+    # Cluster 1 and class 1: 3 shared of 4 + 4 - 3 = 5. Cluster 1, class 2: 1 of 4 + 2 - 1 = 5.
+    # Cluster 2 and class 2: 1 of 1 + 2 - 1 = 2.
+    both = np.array([[1, 1, 0], [0, 3, 1], [0, 0, 1]])[None].repeat(2, axis=0)
+    assert (stuff_votes(both, U2SEG_PAPER) == [[2, 2], [0, 2]]).all()
+    stricter = replace(U2SEG_PAPER, min_mask_iou=0.2)
+    assert (stuff_votes(both, stricter) == [[2, 0], [0, 2]]).all()
+    assert (stuff_votes(both, ONE_TO_ONE) == [[6, 2], [0, 2]]).all()
+    assert (stuff_votes(both[:0], U2SEG_PAPER) == 0).all()
+
+
 def test_rules_by_hand():
     things = np.array([[5, 4], [6, 1], [0, 0]])
     stuff = np.array([[9], [3]])
@@ -137,34 +145,88 @@ MAPPING = ClusterMapping(
 )
 # Thing 1 has class 1, thing 2 none; stuff 3 and 4 share stuff class 0, which is number 2; stuff 5 none.
 IDS = np.array([[10, 10, 20, 20, 0, 30], [30, 30, 40, 40, 50, 50]], dtype=np.int32)
-PREDICTED = number_segments(IDS, [Segment(10 * i, i) for i in (5, 1, 4, 2, 3)])
+CLUSTERS = np.array([1, 2, 3, 4, 5])
 
 
-def test_numbering_and_semantic_classes():
-    assert PREDICTED.numbers.tolist() == (IDS // 10).tolist()
-    assert PREDICTED.categories.tolist() == [1, 2, 3, 4, 5]
-    crowd = number_segments(IDS[:, 4:], [Segment(30, 7, iscrowd=1), Segment(50, 9)])
-    assert crowd.crowd.tolist() == [True, False]
-    assert semantic_classes(crowd, [7], [8, 9]).tolist() == [[-1, 0], [2, 2]]
+def name(pixels, clusters, mapping=MAPPING, num_thing_classes=2, *, merge_stuff):
+    return name_overlaps(
+        pixels, clusters, mapping, num_thing_classes=num_thing_classes, merge_stuff=merge_stuff
+    )
+
+
+def named_by_pixels(ids, clusters, mapping, num_thing_classes, *, merge_stuff):
+    """Reference: rewrite the map, pixel by pixel; (H, W) numbers and the class of each."""
+    named, classes, first_of_stuff = np.zeros_like(ids), {}, {}
+    for number, (segment_id, cluster) in enumerate(clusters.items(), start=1):
+        is_thing = cluster <= len(mapping.things)
+        index = cluster - 1 - (0 if is_thing else len(mapping.things))
+        class_number = int((mapping.things if is_thing else mapping.stuff)[index])
+        if class_number < 0:
+            continue
+        target = number
+        if not is_thing:
+            class_number += num_thing_classes
+            if merge_stuff:
+                target = first_of_stuff.setdefault(class_number, number)
+        named[ids == segment_id] = target
+        classes[target] = class_number
+    return named, classes
 
 
 def test_segments_take_classes_and_lose_what_has_none():
-    named, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=False)
-    assert named.tolist() == [[1, 1, 0, 0, 0, 3], [3, 3, 4, 4, 0, 0]]
-    assert classes == {1: 1, 3: 2, 4: 2}
-    merged, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=True)
-    assert merged.tolist() == [[1, 1, 0, 0, 0, 3], [3, 3, 3, 3, 0, 0]]
-    assert classes == {1: 1, 3: 2}
+    # Each pixel of the first column pair, and the rest of each row, is a true segment of its own.
+    truth = np.array([[1, 1, 2, 2, 2, 2], [3, 3, 4, 4, 4, 4]])
+    pixels = segment_overlaps(IDS, [10, 20, 30, 40, 50], truth, [1, 2, 3, 4])
+    named, classes = name(pixels, CLUSTERS, merge_stuff=False)
+    assert classes == [1, 2, 2]
+    assert named[1:].tolist() == [[0, 2, 0, 0], [3, 0, 1, 0], [0, 0, 2, 0], [2, 0, 0, 2]]
+    merged, classes = name(pixels, CLUSTERS, merge_stuff=True)
+    assert classes == [1, 2]
+    assert merged[1:].tolist() == [[0, 2, 0], [3, 0, 1], [0, 0, 2], [2, 0, 2]]
 
 
 def test_panoptic_quality_by_hand():
     # Truth: thing of class 1 on the first two pixels, one stuff region on five of six pixels below.
     truth = np.array([[7, 7, 0, 0, 0, 0], [9, 9, 9, 9, 9, 0]])
+    pixels = segment_overlaps(IDS, [10, 20, 30, 40, 50], truth, [7, 9])
     for merge in (True, False):
-        named, classes = name_segments(PREDICTED, MAPPING, num_thing_classes=2, merge_stuff=merge)
-        counts = panoptic_counts(named, classes, truth, {7: 1, 9: 2}, num_categories=3)
+        named, classes = name(pixels, CLUSTERS, merge_stuff=merge)
+        counts = overlap_counts(
+            named, classes, [1, 2], num_categories=3, crowd=np.zeros(2, dtype=bool)
+        )
         scores, _ = panoptic_scores(counts, 2, 1)
         assert scores["things"] == {"PQ": 100, "SQ": 100, "RQ": 100, "classes": 1}
         # Merged: 4 shared, 1 missed, and one predicted pixel lies on void, which does not count.
         assert scores["stuff"]["PQ"] == pytest.approx(100 * 4 / 5 if merge else 0)
         assert scores["all"]["PQ"] == pytest.approx((100 + scores["stuff"]["PQ"]) / 2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), merge_stuff=st.booleans())
+def test_named_overlaps_score_exactly_as_named_maps(seed, merge_stuff):
+    random = np.random.default_rng(seed)
+    ids, truth = (random.integers(0, 7, (3, 4)).repeat(5, axis=0) * 3 for _ in range(2))
+    ids, truth = ids.repeat(4, axis=1), np.roll(truth.repeat(4, axis=1), 1, axis=1)
+    predicted_ids, true_ids = (sorted({*x.ravel().tolist()} - {0}) for x in (ids, truth))
+    mapping = replace(MAPPING, things=random.integers(-1, 2, 3), stuff=random.integers(-1, 2, 3))
+    clusters = random.integers(1, 7, len(predicted_ids))
+    classes = random.integers(0, 4, len(true_ids))
+    crowd = random.random(len(true_ids)) < 0.2
+    pixels, named = name(
+        segment_overlaps(ids, predicted_ids, truth, true_ids),
+        clusters, mapping, merge_stuff=merge_stuff,
+    )  # fmt: skip
+    counts = overlap_counts(pixels, named, classes, num_categories=4, crowd=crowd)
+    of_cluster = dict(zip(predicted_ids, clusters.tolist(), strict=True))
+    named_map, class_of = named_by_pixels(ids, of_cluster, mapping, 2, merge_stuff=merge_stuff)
+    expected = panoptic_counts(
+        named_map,
+        class_of,
+        truth,
+        dict(zip(true_ids, classes.tolist(), strict=True)),
+        num_categories=4,
+        crowd=np.array(true_ids)[crowd].tolist(),
+    )
+    assert counts.iou.tolist() == expected.iou.tolist()
+    for side in ("true_positives", "false_positives", "false_negatives"):
+        assert getattr(counts, side).tolist() == getattr(expected, side).tolist()

@@ -1,4 +1,4 @@
-"""What can be said about predictions without any ground truth."""
+"""Statistics of predictions that need no ground truth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ClusterStatistics:
-    """How predictions spread over clusters and images.
+    """Counts of predictions by cluster and image.
 
     Attributes:
         thing_counts: (K,) predicted instances of each thing cluster.
         stuff_pixels: (S,) predicted pixels of each stuff cluster.
-        thing_pixels: pixels that the semantic maps give to things.
-        predictions_per_image: (n,) predicted instances of each image.
+        thing_pixels: pixels that are thing in the semantic maps.
+        predictions_per_image: (n,) predicted instances per image.
         scores: (m,) scores of all predicted instances.
     """
 
@@ -26,7 +26,7 @@ class ClusterStatistics:
     scores: NDArray[np.float64]
 
     def as_dict(self) -> dict[str, float | int]:
-        """Summarise as plain numbers; entropies in bits, scores in 0..1, shares in percent."""
+        """Summarise as plain numbers; entropies in bits, scores in [0, 1], shares in percent."""
         per_image, counts = self.predictions_per_image, self.thing_counts
         total_pixels = int(self.stuff_pixels.sum()) + self.thing_pixels
         summary: dict[str, float | int] = {
@@ -67,10 +67,10 @@ def cluster_statistics(
     """Count predictions by cluster.
 
     Args:
-        clusters: (m,) thing cluster of each prediction, 1..K.
-        scores: (m,) scores.
-        predictions_per_image: (n,) predictions of each image.
-        semantic_pixels: (S + 1,) pixels the semantic maps give to things (0) and to stuff clusters 1..S.
+        clusters: (m,) thing cluster of each predicted instance, 1..K.
+        scores: (m,) scores of the same.
+        predictions_per_image: (n,) predicted instances per image.
+        semantic_pixels: (S + 1,) pixels of things (0) and of stuff clusters 1..S in the semantic maps.
         num_things: K.
 
     Raises:
@@ -91,7 +91,7 @@ def cluster_statistics(
 
 
 def entropy_bits(counts: NDArray[np.integer]) -> float:
-    """Entropy of a distribution given by counts; 0 for none."""
+    """Entropy of a distribution given by counts; 0 without counts."""
     shares = counts[counts > 0] / max(int(counts.sum()), 1)
     return float(-(shares * np.log2(shares)).sum()) + 0.0
 

@@ -1,4 +1,4 @@
-"""Votes of predicted instances for classes, and the cluster-to-class tables that come of votes."""
+"""Votes of clusters for classes: of predicted instances for things, of pixels or regions for stuff."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from kernels.matching import majority_vote, one_to_one
 from kernels.overlaps import box_iou_xywh
 from segmodels.evaluation.naming.protocol import Protocol
 
@@ -24,7 +23,7 @@ class Objects:
         labels: (n,) 0-based thing cluster or thing class.
         boxes_xywh: (n, 4) float, px.
         masks: n run-length dicts.
-        scores: (n,) in 0..1; ones for ground truth.
+        scores: (n,) in [0, 1]; ones for ground truth.
     """
 
     labels: NDArray[np.int64]
@@ -33,37 +32,20 @@ class Objects:
     scores: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ClusterMapping:
-    """Which class each cluster stands for.
-
-    Attributes:
-        things: (K,) 0-based thing class of each thing cluster, -1 for none.
-        stuff: (S,) 0-based stuff class of each stuff cluster, -1 for none.
-        thing_votes: (K,) votes for the chosen class; 0 where there is none.
-        stuff_votes: (S,) likewise.
-    """
-
-    things: NDArray[np.int64]
-    stuff: NDArray[np.int64]
-    thing_votes: NDArray[np.int64]
-    stuff_votes: NDArray[np.int64]
-
-
 def add_instance_votes(
     votes: NDArray[np.int64], predicted: Objects, truth: Objects, protocol: Protocol
 ) -> None:
     """Add the votes of one image's instances in place.
 
-    By boxes, each pair of a confident prediction and a true box that overlap enough is a vote, so that
-    one prediction can vote several times and crowd boxes vote like others (U2Seg's evaluator). By pixels,
-    each pair gives the pixels that its two masks share.
+    By boxes, each pair of a confident prediction and a true box with enough IoU is one vote, so a
+    prediction can vote several times and crowd boxes count (U2Seg's evaluator). By pixels, each pair
+    votes with the number of pixels that its two masks share.
 
     Args:
         votes: (K, C) int64, changed.
         predicted: labels are clusters.
         truth: labels are classes.
-        protocol: names the rule and its thresholds.
+        protocol: gives the rule and its thresholds.
     """
     confident = np.flatnonzero(predicted.scores >= protocol.min_score)
     if not len(confident) or not len(truth.labels):
@@ -79,9 +61,9 @@ def add_instance_votes(
 
 
 def shared_pixels(a: Sequence[RleDict], b: Sequence[RleDict]) -> NDArray[np.int64]:
-    """Pixels that each pair of run-length coded masks shares: (m, n).
+    """Count the pixels that each pair of run-length coded masks shares: (m, n).
 
-    Without decoding: the intersection i follows from u = i / (area_a + area_b - i).
+    Nothing is decoded: the intersection i follows from IoU = i / (area_a + area_b - i).
     """
     ratio = np.asarray(coco_mask.iou(list(a), list(b), [0] * len(b)), dtype=np.float64)
     areas = np.asarray(coco_mask.area(list(a)), dtype=np.float64)[:, None] + np.asarray(
@@ -90,23 +72,22 @@ def shared_pixels(a: Sequence[RleDict], b: Sequence[RleDict]) -> NDArray[np.int6
     return np.rint(ratio * areas / (1 + ratio)).astype(np.int64)
 
 
-def fit_mapping(
-    thing_votes: NDArray[np.int64], stuff_votes: NDArray[np.int64], protocol: Protocol
-) -> ClusterMapping:
-    """Turn votes into a mapping, things and stuff apart.
+def stuff_votes(confusions: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int64]:
+    """Count the votes of stuff clusters for stuff classes.
+
+    By masks, an image is one vote if the regions of cluster and class exceed an IoU (U2Seg's
+    evaluator). By pixels, each shared pixel is a vote.
 
     Args:
-        thing_votes: (K, C) votes.
-        stuff_votes: (S, D) votes.
-        protocol: names the rule.
+        confusions: (n, S + 1, D + 1) pixel counts of n images, see `pixel_confusion`.
+        protocol: gives the rule and its threshold.
+
+    Returns:
+        (S, D) int64.
     """
-    rule = majority_vote if protocol.rule == "majority" else one_to_one
-    things, stuff = rule(thing_votes), rule(stuff_votes)
-    return ClusterMapping(things, stuff, _chosen(thing_votes, things), _chosen(stuff_votes, stuff))
-
-
-def _chosen(votes: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    if votes.shape[1] == 0:
-        return np.zeros(len(votes), dtype=np.int64)
-    taken = votes[np.arange(len(votes)), np.maximum(classes, 0)]
-    return np.where(classes >= 0, taken, 0)
+    shared = confusions[:, 1:, 1:]
+    if protocol.semantic_votes == "pixels":
+        return np.asarray(shared.sum(axis=0), dtype=np.int64)
+    areas = confusions.sum(axis=2, keepdims=True) + confusions.sum(axis=1, keepdims=True)
+    iou = shared / np.maximum(areas[:, 1:, 1:] - shared, 1)
+    return np.asarray(np.count_nonzero(iou > protocol.min_mask_iou, axis=0), dtype=np.int64)

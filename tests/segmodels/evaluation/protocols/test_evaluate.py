@@ -1,6 +1,7 @@
 """A whole evaluation on a small dataset with known clusters."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,9 @@ from kernels import rle
 from segmodels.datasets.ground_truth import load_ground_truth
 from segmodels.datasets.image_source import ImageSource
 from segmodels.datasets.images import IMAGES_SCHEMA
-from segmodels.evaluation.metrics.average_precision import mask_results
 from segmodels.evaluation.naming.protocol import in_mapping_half
-from segmodels.evaluation.protocols.evaluate import class_agnostic_ap, evaluate
+from segmodels.evaluation.predictions import Predictions
+from segmodels.evaluation.protocols.evaluate import evaluate
 from segmodels.formats.coco import Result, write_instances, write_results
 from segmodels.formats.coco_json import Category
 from segmodels.formats.errors import InputError
@@ -114,8 +115,9 @@ def scenes():
     return [Scene(image_id) for image_id in range(1, COUNT + 1)]
 
 
-def score(folder, ground_truth, table):
-    return evaluate(folder, ground_truth, table, NUM_THINGS, NUM_STUFF)
+def score(folder, ground_truth, table, num_things=NUM_THINGS, **options):
+    predictions = Predictions(folder, num_things, NUM_STUFF)
+    return evaluate(predictions, ground_truth, table, **options)
 
 
 def test_perfect_predictions_score_a_hundred_under_every_protocol(tmp_path, scenes):
@@ -277,20 +279,39 @@ def test_predictions_of_another_clustering_are_refused(tmp_path, scenes):
     write_predictions(tmp_path / "found", scenes)
     ground_truth = truth(tmp_path / "truth", table)
     with pytest.raises(InputError, match="2 thing clusters"):
-        evaluate(tmp_path / "found", ground_truth, table, 2, NUM_STUFF)
+        score(tmp_path / "found", ground_truth, table, num_things=2)
     with pytest.raises(InputError, match="materialise the predictions"):
-        evaluate(tmp_path / "nowhere", ground_truth, table, NUM_THINGS, NUM_STUFF)
+        score(tmp_path / "nowhere", ground_truth, table)
 
 
-def test_masks_score_without_a_model(tmp_path, scenes):
+def test_each_map_is_read_once(tmp_path, scenes, monkeypatch):
     table = write_truth(tmp_path / "truth", scenes)
+    write_predictions(tmp_path / "found", scenes)
+    ground_truth = truth(tmp_path / "truth", table)
+    read, open_image = Counter(), Image.open
+    monkeypatch.setattr(Image, "open", lambda path: (read.update([path]), open_image(path))[1])
+    score(tmp_path / "found", ground_truth, table)
+    assert set(read.values()) == {1}
+    assert len(read) == 3 * COUNT
+
+
+def test_maskcut_masks_are_scored_as_a_baseline(tmp_path, scenes):
+    table = write_truth(tmp_path / "truth", scenes)
+    write_predictions(tmp_path / "found", scenes)
     rows = [
         mask_row(scene.image_id, number, mask, **ORIGIN)
         for scene in scenes
         for number, (_, mask) in enumerate(scene.things())
     ]
     ground_truth = truth(tmp_path / "truth", table)
-    scores = class_agnostic_ap(mask_results(mask_table(rows)), ground_truth, table)
+    elsewhere = mask_row(COUNT + 1, 0, scenes[0].things()[0][1], **ORIGIN)
+
+    def baseline(rows):
+        metrics = score(
+            tmp_path / "found", ground_truth, table, maskcut_masks=mask_table(rows)
+        ).metrics
+        return metrics["maskcut_baseline"]
+
+    scores = baseline([*rows, elsewhere])
     assert scores["mask"] == scores["box"] == dict.fromkeys(("AP", "AP50", "AP75", "AR100"), 100)
-    half = class_agnostic_ap(mask_results(mask_table(rows[::2])), ground_truth, table)
-    assert half["mask"]["AR100"] == pytest.approx(50)
+    assert baseline(rows[::2])["mask"]["AR100"] == pytest.approx(50)
