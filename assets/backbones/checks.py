@@ -10,9 +10,8 @@ from assets.backbones.dino_backbone import WEIGHTS_FILE, dino_backbone
 from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights, dataset_backbone, maskcut_advice
 from assets.data.images import dataset_sources, read_images
-from assets.stages.metadata import spread
 from assets.stages.store import Store
-from segmodels.formats.arrow import rows_in
+from segmodels.formats.arrow import evenly_spaced_rows, rows_in
 
 if TYPE_CHECKING:
     from segmodels.backbones.backbone import Backbone
@@ -93,7 +92,7 @@ def annotated_sample(store: Store, limit: int) -> list["AnnotatedImage"]:
     truth = dataset_sources(version).ground_truth(table)
     if truth is None:
         return []
-    chosen = spread(rows_in(table, "image_id", truth.instance_image_ids), limit)
+    chosen = evenly_spaced_rows(rows_in(table, "image_id", truth.instance_image_ids), limit)
     return list(annotated_images(chosen, truth))
 
 

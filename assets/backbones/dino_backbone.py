@@ -16,13 +16,14 @@ from PIL import Image
 
 from assets.backbones.weights import Log, Weights
 from assets.data.images import dataset_sources, train_images
-from assets.stages.metadata import curve, picture, spread
+from assets.stages.metadata import curve, picture
 from assets.stages.run import materialise, result
 from assets.stages.settings import config_for, resolve_settings
 from assets.stages.store import Store, digest_of
 from segmodels.backbones.ref import BackboneRef
 from segmodels.datasets.image_source import sources_state
 from segmodels.engine.device import resolve_device
+from segmodels.formats.arrow import evenly_spaced_rows
 
 CODE_VERSION = "3"
 WEIGHTS_FILE = "backbone.safetensors"
@@ -176,7 +177,7 @@ def _draw_attention(folder: Path, images: pa.Table, device: str) -> None:
     from segmodels.dino.attention_panel import attention_panel
     from segmodels.formats.decode import read_image
 
-    rows = spread(images, _ATTENTION_IMAGES).to_pylist()
+    rows = evenly_spaced_rows(images, _ATTENTION_IMAGES).to_pylist()
     pictures = [read_image(row["source"], row["path"]) for row in rows]
     panel = attention_panel(load_backbone(folder / WEIGHTS_FILE, device), pictures)
     Image.fromarray(panel).save(folder / ATTENTION_FILE)

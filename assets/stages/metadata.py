@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from segmodels.formats.arrow import column_values, rows_in
+from segmodels.formats.arrow import column_values, evenly_spaced_rows, rows_in
 
 # The UI ships a run's metadata whole, so a picture must stay small.
 PICTURE_BYTES = 90_000
@@ -27,7 +27,7 @@ def table_metadata(table: pa.Table) -> dict[str, Any]:
 
 def picture(image: np.ndarray) -> dg.MarkdownMetadataValue:
     """An (H, W, 3) uint8 RGB picture as Markdown, shrunk to the byte budget."""
-    from segmodels.pictures.overlays import data_uri, encode_jpeg
+    from segmodels.pictures.encode import data_uri, encode_jpeg
 
     content = encode_jpeg(image, PICTURE_BYTES)
     return dg.MetadataValue.md(f"![preview]({data_uri(content)})")
@@ -35,19 +35,20 @@ def picture(image: np.ndarray) -> dg.MarkdownMetadataValue:
 
 def image_sheet(images: pa.Table) -> dg.MarkdownMetadataValue:
     """Contact sheet of images spread evenly over the table."""
-    from segmodels.pictures.overlays import contact_sheet
+    from segmodels.pictures.sheets import contact_sheet
 
-    rows = spread(images, SHEET_IMAGES).to_pylist()
+    rows = evenly_spaced_rows(images, SHEET_IMAGES).to_pylist()
     return picture(contact_sheet([_read(row) for row in rows], [row["path"] for row in rows]))
 
 
 def mask_sheet(images: pa.Table, masks: pa.Table) -> dg.MarkdownMetadataValue:
     """Contact sheet of images with their masks drawn over them."""
     from segmodels.formats.masks import decode_masks
-    from segmodels.pictures.overlays import contact_sheet, overlay_masks
+    from segmodels.pictures.overlays import overlay_masks
+    from segmodels.pictures.sheets import contact_sheet
 
     tiles, captions = [], []
-    for row in spread(images, SHEET_IMAGES).to_pylist():
+    for row in evenly_spaced_rows(images, SHEET_IMAGES).to_pylist():
         own = rows_in(masks, "image_id", [row["image_id"]])
         image = _read(row)
         tiles.append(overlay_masks(image, decode_masks(own)) if own.num_rows else image)
@@ -58,10 +59,11 @@ def mask_sheet(images: pa.Table, masks: pa.Table) -> dg.MarkdownMetadataValue:
 def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValue:
     """Contact sheet of images with their stuff clusters in muted colours."""
     from segmodels.formats.masks import decode_masks
-    from segmodels.pictures.overlays import contact_sheet, overlay_panoptic
+    from segmodels.pictures.overlays import overlay_panoptic
+    from segmodels.pictures.sheets import contact_sheet
 
     tiles, captions = [], []
-    for row in spread(images, SHEET_IMAGES).to_pylist():
+    for row in evenly_spaced_rows(images, SHEET_IMAGES).to_pylist():
         own = rows_in(segments, "image_id", [row["image_id"]])
         clusters = column_values(own, "cluster_id")
         segment_map = np.zeros((row["height"], row["width"]), dtype=np.int32)
@@ -76,13 +78,14 @@ def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValu
 def label_sheet(images: pa.Table, labels_folder: Path) -> dg.MarkdownMetadataValue:
     """Contact sheet of images with their merged pseudo labels: vivid things, muted stuff."""
     from segmodels.formats.panoptic import read_panoptic
-    from segmodels.pictures.overlays import contact_sheet, overlay_panoptic
+    from segmodels.pictures.overlays import overlay_panoptic
+    from segmodels.pictures.sheets import contact_sheet
 
     labels = read_panoptic(labels_folder / "panoptic.json")
     things = {number for number, category in labels.categories.items() if category.isthing}
     labelled = rows_in(images, "image_id", labels.image_ids)
     tiles, captions = [], []
-    for row in spread(labelled, SHEET_IMAGES).to_pylist():
+    for row in evenly_spaced_rows(labelled, SHEET_IMAGES).to_pylist():
         segments = {
             segment.id: (segment.category_id, segment.category_id in things)
             for segment in labels.segments(row["image_id"])
@@ -127,13 +130,6 @@ def curve(title: str, points: Sequence[Mapping[str, float]], columns: Sequence[s
         for point in chosen
     ]
     return dg.MetadataValue.md(f"{title}\n\n" + "\n".join(lines))
-
-
-def spread(table: pa.Table, count: int) -> pa.Table:
-    """At most `count` rows, evenly over the table."""
-    if table.num_rows <= count:
-        return table
-    return table.take(np.linspace(0, table.num_rows - 1, count).round().astype(np.int64))
 
 
 def _read(row: Mapping[str, Any]) -> np.ndarray:

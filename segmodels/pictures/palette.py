@@ -1,4 +1,4 @@
-"""Colours of categories: the same id has the same colour in every picture of every run."""
+"""Colours of categories; an id has the same colour in every picture of every run."""
 
 from functools import cache
 
@@ -6,15 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 _GOLDEN_ANGLE = 137.50776405003785
-# Neighbouring ids differ by the golden angle in hue; lightness steps keep apart those whose hues come round.
+# Consecutive ids differ by the golden angle in hue; lightness separates ids whose hues are close.
 _THING_LIGHTNESS = (0.70, 0.60, 0.80)
 _STUFF_LIGHTNESS = (0.62, 0.72, 0.52, 0.80)
-# Hue in degrees and lightness: enough to tell two instances apart, too little to change the colour's name.
+# Hue (degrees) and lightness that separate two instances but do not change the name of the colour.
 _INSTANCE_STEPS = ((0, 0.0), (9, 0.08), (-9, -0.08), (5, -0.04), (-5, 0.04), (9, -0.08), (-9, 0.08))
 
 
 UNNAMED = -1
-"""Category of segments whose cluster has no class: grey."""
+"""Category of a cluster without a class: grey."""
 
 
 @cache
@@ -35,7 +35,7 @@ def _stuff(category_id: int) -> bytes:
 
 
 def thing_colour(category_id: int, nth: int = 0) -> NDArray[np.uint8]:
-    """Vivid colour of a thing category: (3,) uint8 RGB; `nth` varies it from instance to instance."""
+    """Vivid colour of a thing category: (3,) uint8 RGB; `nth` varies it by instance."""
     return np.frombuffer(_thing(category_id, nth % len(_INSTANCE_STEPS)), dtype=np.uint8)
 
 
@@ -45,7 +45,7 @@ def stuff_colour(category_id: int) -> NDArray[np.uint8]:
 
 
 def _srgb(lightness: float, chroma: float, hue_degrees: float) -> NDArray[np.uint8]:
-    """Convert Oklch (Ottosson 2020) to 8-bit sRGB; chroma is reduced until the colour exists in sRGB."""
+    """Convert Oklch (Ottosson 2020) to 8-bit sRGB; chroma is reduced until the colour is in gamut."""
     hue = np.deg2rad(hue_degrees % 360.0)
     direction = np.array([np.cos(hue), np.sin(hue)])
     for share in (1.0, 0.85, 0.7, 0.55, 0.4, 0.2, 0.0):
