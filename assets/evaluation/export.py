@@ -1,4 +1,4 @@
-"""Copies of finished results for use outside the store."""
+"""Copies finished results out of the store."""
 
 import shutil
 from pathlib import Path
@@ -6,21 +6,22 @@ from pathlib import Path
 import dagster as dg
 
 from assets.stages.store import Store
+from segmodels.formats.atomic import replacing_folder
 
 EXPORTED = ("pseudo_labels", "segmenter", "predictions", "evaluation")
 
 
 def export_clustering(store: Store, clustering: str, destination: Path) -> list[str]:
-    """Copy the current results of one clustering into a new folder, whole or not at all.
+    """Copy the current results of one clustering into a new folder, atomically.
 
     Returns:
-        Names of the stages that were copied.
+        The names of the copied stages.
 
     Raises:
-        dg.Failure: the folder exists, or nothing of that clustering is in the store.
+        dg.Failure: the folder exists, or the store has no results of the clustering.
     """
     if destination.exists():
-        raise dg.Failure(f"{destination} exists already: name a folder that does not")
+        raise dg.Failure(f"{destination} exists already: name a folder that does not exist")
     versions = {name: store.stage(name, clustering).current() for name in EXPORTED}
     found = {name: version for name, version in versions.items() if version is not None}
     if not found:
@@ -28,9 +29,7 @@ def export_clustering(store: Store, clustering: str, destination: Path) -> list[
             f"dataset {store.dataset.name!r} has no results for {clustering}: run the job u2seg with "
             f"that key first"
         )
-    temporary = destination.with_name(f".tmp-{destination.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for name, version in found.items():
-        shutil.copytree(version.folder, temporary / name)
-    temporary.rename(destination)
+    with replacing_folder(destination, keep_existing=True) as temporary:
+        for name, version in found.items():
+            shutil.copytree(version.folder, temporary / name)
     return list(found)

@@ -1,4 +1,4 @@
-"""Small pieces of HTML; every text that comes in is escaped here."""
+"""HTML elements of a report; all text is escaped here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,29 +7,30 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.pictures.overlays import Picture, data_uri, encode_jpeg
+from segmodels.pictures.encode import data_uri, encode_jpeg
+from segmodels.pictures.sheets import Picture
 
 DASH = "\N{EN DASH}"
-"""Stands for a number that does not exist."""
+"""Shown for a missing number."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and whether it holds text (left) or numbers (right)."""
+    """A column of a table: its heading, and whether it has text (left) or numbers (right)."""
 
     name: str
     text: bool = False
 
 
 class PictureBudget:
-    """Encodes the pictures of one page so that together they stay below a limit."""
+    """Encodes the pictures of one page within a total of bytes."""
 
     def __init__(self, total_bytes: int, pictures: int, *, most_bytes: int = 90_000) -> None:
         # Base64 adds a third.
         self._each = max(2_000, min(most_bytes, int(total_bytes * 0.75) // max(pictures, 1)))
 
     def image(self, picture: Picture, alternative: str) -> str:
-        """An <img> that carries the picture itself."""
+        """An <img> with the picture as a data URI."""
         content = encode_jpeg(picture, max_bytes=self._each)
         height, width = picture.shape[:2]
         return (
@@ -39,7 +40,7 @@ class PictureBudget:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A score for a table; a dash for one that does not exist."""
+    """A number for a table; a dash if it is missing or not finite."""
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return DASH
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
@@ -53,14 +54,14 @@ def table(
     lead_rows: frozenset[int] = frozenset(),
     raw_columns: frozenset[int] = frozenset(),
 ) -> str:
-    """A table in a box that scrolls sideways.
+    """A table that scrolls horizontally.
 
     Args:
         columns: headings.
-        rows: texts, escaped except in `raw_columns`, which hold HTML made by this module.
-        groups: headings above the headings, with the number of columns each spans.
-        lead_rows: rows to tint.
-        raw_columns: see rows.
+        rows: texts, escaped except in `raw_columns`.
+        groups: headings above groups of columns, with the number of columns.
+        lead_rows: rows to highlight.
+        raw_columns: columns of HTML made by this module.
     """
 
     def cell(tag: str, column: Column, content: str) -> str:
@@ -73,8 +74,8 @@ def table(
     body = "".join(
         ('<tr class="lead-row">' if index in lead_rows else "<tr>")
         + "".join(
-            cell("td", column, text if place in raw_columns else escape(text))
-            for place, (column, text) in enumerate(zip(columns, row, strict=True))
+            cell("td", column, text if position in raw_columns else escape(text))
+            for position, (column, text) in enumerate(zip(columns, row, strict=True))
         )
         + "</tr>"
         for index, row in enumerate(rows)
@@ -98,7 +99,7 @@ def key(colour: Sequence[int] | NDArray[np.integer], name: str) -> str:
 
 
 def size_plot(counts: NDArray[np.integer], label: str) -> str:
-    """Sizes by rank as an inline drawing, largest first, on a logarithmic scale."""
+    """Cluster sizes by rank, largest first, on a logarithmic scale, as inline SVG."""
     sizes = np.sort(counts)[::-1]
     width, height, left, bottom = 640, 190, 44, 24
     top_value = max(int(sizes[0]) if len(sizes) else 1, 1)

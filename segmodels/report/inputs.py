@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""What a report shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from segmodels.pictures.cluster_sheets import ClusterCrops
-from segmodels.pictures.overlays import Picture
+from segmodels.pictures.cluster_crops import ClusterCrops
+from segmodels.pictures.sheets import Picture
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One captioned picture; `legend` holds (colour, name) pairs."""
+    """One captioned picture; `legend` is (colour, name) pairs."""
 
     title: str
     picture: Picture
@@ -23,7 +23,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Pictures that belong side by side, such as image, prediction and ground truth."""
+    """Pictures side by side, such as image, prediction and ground truth."""
 
     caption: str
     panels: Sequence[Panel]
@@ -31,7 +31,7 @@ class PictureRow:
 
 @dataclass(frozen=True)
 class NamedCluster:
-    """Crops of a cluster with the class it was matched to, None if it has none."""
+    """Crops of a cluster, and its class, None without one."""
 
     crops: ClusterCrops
     class_name: str | None
@@ -42,18 +42,18 @@ class ReportInputs:
     """Everything a report shows.
 
     Attributes:
-        title: heading of the page, for example "coco, 800 clusters".
-        summary: one or two sentences under it.
+        title: heading of the page, such as "coco, 800 clusters".
+        summary: one or two sentences below the title.
         metrics: `EvaluationResult.metrics`.
         per_class: `EvaluationResult.per_class`, or None.
-        settings: the run's settings, flat, in the order in which they shall be read.
-        thing_counts: (K,) predicted instances of each thing cluster, for the plot of sizes.
+        settings: of the run, flat, in order.
+        thing_counts: (K,) predicted instances of each thing cluster.
         clusters: the largest clusters.
         comparisons: predictions beside image and ground truth.
         examples: pictures of intermediate stages, such as eigenvectors and masks.
-        headline: protocol of the numbers at the top.
-        naming: how the clusters in the pictures got their names, for example "one-to-one, on the scored
-            images"; empty where they have none.
+        headline: protocol of the scores at the top.
+        naming: how the clusters in the pictures got classes, such as "one-to-one, fitted on the scored
+            images"; empty if they have none.
     """
 
     title: str

@@ -1,10 +1,10 @@
-"""The scores as plain text for a terminal."""
+"""Scores as plain text for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 FIT_NAMES = {"same": "scored images", "disjoint": "other images"}
-"""What reports call the two ways to choose the images on which a mapping is fitted."""
+"""Names of the images that a mapping is fitted on."""
 
 INSTANCE_COLUMNS = ("AP", "AP50", "AP75", "AR100")
 SEMANTIC_COLUMNS = ("PixelAcc", "mIoU")
@@ -13,18 +13,18 @@ _INSTANCE_HEADS = ("box AP", "AP50", "AP75", "AR100", "mask AP", "AP50", "AP75",
 
 
 def mapped_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Walk the scores with classes as (protocol, fitted on, scores), in the order of the protocols."""
+    """Iterate class-aware scores as (protocol, fitted on, scores)."""
     for protocol, fits in metrics.get("protocols", {}).items():
         for fitted_on, scores in fits.items():
             yield protocol, fitted_on, scores
 
 
 def unnamed_scores(metrics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Walk the scores that need no classes: the model's, then those of MaskCut without a model."""
+    """Iterate class-agnostic scores: of the model, then of MaskCut without a model."""
     names = {"class_agnostic": "any class", "maskcut_baseline": "any class, MaskCut alone"}
-    for place, name in names.items():
-        if metrics.get(place):
-            yield name, metrics[place]
+    for key, name in names.items():
+        if metrics.get(key):
+            yield name, metrics[key]
 
 
 def score_cells(scores: Mapping[str, Any]) -> list[float | None]:
@@ -40,7 +40,7 @@ def score_cells(scores: Mapping[str, Any]) -> list[float | None]:
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> str:
-    """Lay the scores of `evaluate` out as text.
+    """Format the scores of `evaluate` as text.
 
     Args:
         metrics: `EvaluationResult.metrics`.
@@ -88,13 +88,13 @@ def _statistics(statistics: Mapping[str, Any]) -> list[str]:
 
 
 def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> list[str]:
-    """Pad columns to equal width, the first `texts` of them to the left."""
+    """Pad columns to equal width, the first `texts` left-aligned."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     return [
         "  "
         + "  ".join(
-            cell.ljust(width) if place < texts else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column < texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (heads, *rows)
     ]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one evaluation: no scripts, no outside references."""
+"""A self-contained HTML page about one evaluation: no scripts, no external references."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -7,8 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from segmodels.formats.atomic import replacing
-from segmodels.pictures.overlays import fit
+from segmodels.formats.atomic import write_text
+from segmodels.pictures.sheets import fit
 from segmodels.report.html import PictureBudget, key, number
 from segmodels.report.inputs import NamedCluster, PictureRow, ReportInputs
 from segmodels.report.tables import (
@@ -23,16 +23,15 @@ _PANEL = 520
 
 
 def write_report(path: Path, inputs: ReportInputs) -> None:
-    """Write the page whole or not at all; below 6 MB however many pictures it is given."""
-    with replacing(path) as temporary:
-        temporary.write_text(render_report(inputs), encoding="utf-8")
+    """Write the page atomically; it is smaller than 6 MB for any number of pictures."""
+    write_text(path, render_report(inputs))
 
 
 def render_report(inputs: ReportInputs) -> str:
-    """The page as HTML text."""
+    """Render the page as HTML."""
     panels = sum(len(row.panels) for row in (*inputs.comparisons, *inputs.examples))
     crops = sum(len(cluster.crops.pictures) for cluster in inputs.clusters)
-    # A crop is a fifth of a panel's side; counting it as a tenth of a panel shares the bytes fairly.
+    # A crop is a fifth of a panel's side; it counts as a tenth of a panel.
     large = PictureBudget(PICTURE_BYTES, panels + crops // 10)
     small = PictureBudget(PICTURE_BYTES, 10 * panels + crops, most_bytes=9_000)
     sections = [
@@ -61,7 +60,9 @@ def _headline(inputs: ReportInputs) -> str:
         _card(
             f"Any class, {kind} AP50",
             agnostic[kind]["AP50"],
-            f"MaskCut alone: {number(baseline[kind]['AP50'])}" if baseline else "needs no names",
+            f"MaskCut alone: {number(baseline[kind]['AP50'])}"
+            if baseline
+            else "needs no class names",
         )
         for kind in agnostic
     ]
@@ -72,11 +73,10 @@ def _headline(inputs: ReportInputs) -> str:
         ("mIoU", ("semantic", "mIoU")),
         ("PixelAcc", ("semantic", "PixelAcc")),
     )
-    for name, place in wanted:
-        same, other = (_at(fits.get(fitted_on, {}), place) for fitted_on in ("same", "disjoint"))
+    for name, keys in wanted:
+        same, other = (_score(fits.get(fitted_on, {}), keys) for fitted_on in ("same", "disjoint"))
         if same is not None:
-            beside = f"other images: {number(other)}"
-            cards.append(_card(name, same, beside))
+            cards.append(_card(name, same, f"mapping of other images: {number(other)}"))
     missing = "".join(
         f'<p class="note"><b class="warn">Not computed:</b> {escape(name)}: {escape(reason)}</p>'
         for name, reason in metrics.get("not_computed", {}).items()
@@ -84,26 +84,26 @@ def _headline(inputs: ReportInputs) -> str:
     if not cards:
         return f"<section><h2>No scores</h2>{missing}</section>"
     return (
-        f'<section><h2>Scores</h2><p class="note">{_honesty(inputs)}</p>'
+        f'<section><h2>Scores</h2><p class="note">{_score_note(inputs)}</p>'
         f'<div class="cards">{"".join(cards)}</div>{missing}</section>'
     )
 
 
-def _honesty(inputs: ReportInputs) -> str:
+def _score_note(inputs: ReportInputs) -> str:
     images = inputs.metrics.get("images", {})
     text = f"{int(images.get('scored', 0)):,} images, all numbers in percent."
     if not inputs.metrics.get("protocols"):
         return text
     text += (
-        " Nothing was trained on labels, so clusters have no names; to compare them with classes they are "
-        f"named with the help of ground truth, here by the protocol <b>{escape(inputs.headline)}</b>. "
-        "The large numbers name clusters on the very images that are scored, as the literature does, "
-        "which flatters them."
+        " The model was trained without labels, so its clusters have no class names; the protocol "
+        f"<b>{escape(inputs.headline)}</b> maps clusters to classes with ground truth. For the large "
+        "numbers the mapping is fitted on the scored images, as in the literature, which overestimates "
+        "the scores."
     )
     if images.get("disjoint_scored"):
         text += (
-            f" Beneath them the honest reading: named on {int(images['disjoint_mapping']):,} images, "
-            f"scored on the other {int(images['disjoint_scored']):,}."
+            f" For the numbers below them it is fitted on {int(images['disjoint_mapping']):,} images "
+            f"and scored on the other {int(images['disjoint_scored']):,}."
         )
     with_panoptic = int(images.get("with_panoptic", 0))
     if 0 < with_panoptic < int(images.get("scored", 0)):
@@ -111,16 +111,16 @@ def _honesty(inputs: ReportInputs) -> str:
     return text
 
 
-def _card(name: str, value: float, beneath: str) -> str:
+def _card(name: str, value: float, note: str) -> str:
     return (
         f'<div class="card"><div class="name">{escape(name)}</div>'
-        f'<div class="value">{number(value)}</div><div class="other">{escape(beneath)}</div></div>'
+        f'<div class="value">{number(value)}</div><div class="other">{escape(note)}</div></div>'
     )
 
 
-def _at(scores: Mapping[str, Any], place: Sequence[str]) -> float | None:
+def _score(scores: Mapping[str, Any], keys: Sequence[str]) -> float | None:
     value: Any = scores
-    for name in place:
+    for name in keys:
         value = value.get(name, {})
     return value if isinstance(value, float) else None
 
@@ -128,12 +128,12 @@ def _at(scores: Mapping[str, Any], place: Sequence[str]) -> float | None:
 def _comparisons(inputs: ReportInputs, budget: PictureBudget) -> str:
     if not inputs.comparisons:
         return ""
-    named = f" Names of clusters: {escape(inputs.naming)}; grey ones have none." * bool(
+    named = f" Classes of clusters: {escape(inputs.naming)}; grey clusters have none." * bool(
         inputs.naming
     )
     return (
         "<section><h2>Predictions</h2>"
-        '<p class="note">Things are vivid, stuff is muted; a class has one colour everywhere.'
+        '<p class="note">Things are vivid, stuff is muted; a class has the same colour in every picture.'
         f"{named}</p>{_picture_rows(inputs.comparisons, budget)}</section>"
     )
 
@@ -141,7 +141,7 @@ def _comparisons(inputs: ReportInputs, budget: PictureBudget) -> str:
 def _examples(rows: Sequence[PictureRow], budget: PictureBudget) -> str:
     if not rows:
         return ""
-    return f"<section><h2>How masks came about</h2>{_picture_rows(rows, budget)}</section>"
+    return f"<section><h2>Masks of MaskCut</h2>{_picture_rows(rows, budget)}</section>"
 
 
 def _picture_rows(rows: Sequence[PictureRow], budget: PictureBudget) -> str:
@@ -163,7 +163,7 @@ def _picture_rows(rows: Sequence[PictureRow], budget: PictureBudget) -> str:
 def _clusters(inputs: ReportInputs, budget: PictureBudget) -> str:
     if not inputs.clusters:
         return ""
-    named = f" Names of clusters: {escape(inputs.naming)}." * bool(inputs.naming)
+    named = f" Classes of clusters: {escape(inputs.naming)}." * bool(inputs.naming)
     cells = "".join(
         f'<div class="cluster"><div class="what"><b>{escape(_cluster_name(cluster, inputs))}</b>'
         f"<span>cluster {cluster.crops.cluster_id} · {cluster.crops.size:,} instances</span></div>"

@@ -1,4 +1,4 @@
-"""Panels of a report that show named segments, with a legend of the largest of them."""
+"""Panels with named segments and a legend of the largest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segmodels.pictures.overlays import Picture, overlay_panoptic
+from segmodels.pictures.overlays import overlay_panoptic
 from segmodels.pictures.palette import stuff_colour, thing_colour
+from segmodels.pictures.sheets import Picture
 from segmodels.report.inputs import Panel
 
 MOST_ENTRIES = 7
@@ -15,12 +16,12 @@ MOST_ENTRIES = 7
 
 @dataclass(frozen=True)
 class Label:
-    """What a segment shows: a class, or a cluster where nothing names classes.
+    """The label of a segment: its class, or its cluster if no cluster has a class.
 
     Attributes:
-        id: fixes the colour; `palette.UNNAMED` for a cluster without a class.
+        id: determines the colour; `palette.UNNAMED` for a cluster without a class.
         name: for the legend.
-        is_thing: vivid or muted.
+        is_thing: vivid if True, muted if False.
     """
 
     id: int
@@ -37,10 +38,10 @@ def segment_panel(
         title: of the panel.
         image: (H, W, 3) uint8.
         segment_map: (H, W) segment ids, 0 = void.
-        labels: by segment id; segments without one are left as they are.
+        labels: by segment id; segments without one are not tinted.
 
     Returns:
-        The panel; its legend names the labels by the area they cover, largest first.
+        The panel; its legend lists the labels by area, largest first.
     """
     drawn = overlay_panoptic(
         image, segment_map, {i: (label.id, label.is_thing) for i, label in labels.items()}

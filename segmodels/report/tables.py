@@ -1,4 +1,4 @@
-"""The tables of a report."""
+"""Tables of a report, as HTML sections."""
 
 from collections.abc import Mapping
 from html import escape
@@ -20,7 +20,7 @@ _CLASSES_SHOWN = 24
 
 
 def protocol_section(inputs: ReportInputs) -> str:
-    """Every protocol and fit in one table."""
+    """Scores of every protocol and fit."""
     rows = [
         [name, DASH, DASH, *(number(cell) for cell in score_cells(scores))]
         for name, scores in unnamed_scores(inputs.metrics)
@@ -33,20 +33,24 @@ def protocol_section(inputs: ReportInputs) -> str:
     if not rows:
         return ""
     columns = [
-        *(Column("Protocol", text=True), Column("Named on", text=True), Column("Clusters")),
+        *(
+            Column("Protocol", text=True),
+            Column("Mapping fitted on", text=True),
+            Column("Clusters"),
+        ),
         *(Column(name) for name in INSTANCE_COLUMNS * 2 + SEMANTIC_COLUMNS + PANOPTIC_COLUMNS),
     ]
     groups = [("", 3), ("Boxes", 4), ("Masks", 4), ("Semantic", 2), ("Panoptic", 3)]
     lead = frozenset(i for i, row in enumerate(rows) if row[0] == inputs.headline)
     return (
         "<section><h2>All protocols</h2>"
-        '<p class="note">u2seg-paper and u2seg-code: every cluster takes the class that most of its '
-        "confident boxes hit (score and box IoU above 0.4 and 0.6, or 0.6 and 0.7), so many clusters may "
-        "share a class. one-to-one: an assignment by shared pixels first, left-over clusters by majority. "
-        "Clusters: thing + stuff clusters that received a class; the others are dropped. "
+        '<p class="note">u2seg-paper and u2seg-code: every cluster takes the class with most votes of its '
+        "confident boxes (score and box IoU above 0.4 and 0.6, or 0.6 and 0.7); clusters may share a class. "
+        "one-to-one: Hungarian assignment by shared pixels, left-over clusters by majority. "
+        "Clusters: thing + stuff clusters with a class; the others are discarded. "
         "In PixelAcc and mIoU, pixels of clusters without a class are left out under u2seg-paper and "
         "u2seg-code, as in U2Seg's evaluator, and count as wrong under one-to-one. "
-        "Any class: all classes merged into one, which needs no names.</p>"
+        "Any class: class-agnostic, all classes merged into one.</p>"
         + table(columns, rows, groups=groups, lead_rows=lead)
         + "</section>"
     )
@@ -75,7 +79,11 @@ def class_section(inputs: ReportInputs) -> str:
         *(Column("In ground truth"), Column("Clusters")),
         *(Column(name.replace("_", " ")) for name in names * 2),
     ]
-    groups = [("", 4), ("Named on the scored images", 4), ("Named on other images", 4)]
+    groups = [
+        ("", 4),
+        ("Mapping fitted on scored images", 4),
+        ("Mapping fitted on other images", 4),
+    ]
     best, rest = (
         table(columns, part, groups=groups, raw_columns=frozenset(range(4, 8)))
         for part in (rows[:_CLASSES_SHOWN], rows[_CLASSES_SHOWN:])
@@ -83,7 +91,7 @@ def class_section(inputs: ReportInputs) -> str:
     more = len(rows) - _CLASSES_SHOWN
     return (
         f'<section><h2>Classes</h2><p class="note">Protocol {escape(inputs.headline)}, '
-        "best PQ first (mask AP where there is no PQ).</p>"
+        "best PQ first (mask AP without PQ).</p>"
         + best
         + (f"<details><summary>{more} more classes</summary>{rest}</details>" if more > 0 else "")
         + "</section>"
@@ -98,7 +106,7 @@ def _rank(fits: Mapping[str, Mapping[str, Any]]) -> tuple[float, str]:
 
 
 def statistics_section(inputs: ReportInputs) -> str:
-    """How predictions spread over clusters and images."""
+    """Distribution of predictions over clusters and images."""
     statistics = inputs.metrics.get("statistics", {})
     if not statistics:
         return ""

@@ -7,11 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from segmodels.pictures.cluster_sheets import (
-    ClusterCrops,
-    cluster_sheets,
-    largest_clusters,
-)
+from segmodels.pictures.cluster_crops import ClusterCrops, largest_clusters
 from segmodels.report.inputs import NamedCluster, Panel, PictureRow, ReportInputs
 from segmodels.report.metrics_table import metrics_table
 from segmodels.report.page import render_report, write_report
@@ -108,7 +104,7 @@ def test_page_states_how_clusters_were_named():
         "31.2",
         "11.5",
         "22.8",
-        "named on 5 images",
+        "fitted on 5 images",
         "scored on the other 7",
         "Not computed",
     ):
@@ -178,9 +174,3 @@ def test_largest_clusters_come_first_and_prefer_different_images(members):
     assert [picture.shape[0] for picture in clusters[0].pictures] == [9, 23, 9]
     assert sorted(reads) == [1, 2, 3]
     assert sorted(masks) == [0, 1, 2, 3, 4]
-
-
-def test_cluster_sheet_has_a_row_for_each_cluster(members):
-    clusters = largest_clusters(members, lambda image: noise(40, 50, image), crops_per_cluster=3)
-    assert cluster_sheets(clusters, tile=20).shape == (2 * 44 + 6, 3 * 26 + 6, 3)
-    assert cluster_sheets([], tile=20).shape[2] == 3

@@ -1,0 +1,61 @@
+"""Reads what a run left in the store."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from assets.data.images import dataset_sources, read_images
+from assets.stages.shards import finished_shards
+from assets.stages.store import Store, Version
+from segmodels.formats.arrow import read_table
+
+if TYPE_CHECKING:
+    from segmodels.report.artifacts import RunArtifacts
+
+STAGES = (
+    "images",
+    "dino_features",
+    "maskcut_masks",
+    "thing_masks",
+    "instance_embeddings",
+    "instance_clusters",
+    "stuff_model",
+    "pseudo_labels",
+    "segmenter",
+    "predictions",
+)
+
+
+def upstream_versions(store: Store, key: str) -> dict[str, Version]:
+    """The current version of every stage that the scores of a clustering depend on."""
+    return {
+        name: store.stage(name, key).current() or store.stage(name).require() for name in STAGES
+    }
+
+
+def run_artifacts(upstream: Mapping[str, Version], images: pa.Table) -> "RunArtifacts":
+    """Read the artifacts of a run.
+
+    Args:
+        upstream: of `upstream_versions`.
+        images: the predicted images, or some of them (IMAGES_SCHEMA).
+    """
+    from segmodels.evaluation.predictions import Predictions
+    from segmodels.report.artifacts import RunArtifacts
+    from segmodels.u2seg.label_export import with_clusters
+
+    labels = upstream["pseudo_labels"].summary
+    return RunArtifacts(
+        images=images,
+        all_images=read_images(upstream["images"]),
+        things=with_clusters(
+            read_table(upstream["thing_masks"].folder / "masks.arrow"),
+            read_table(upstream["instance_clusters"].folder / "clusters.arrow"),
+        ),
+        discovered=finished_shards(upstream["maskcut_masks"]).table("masks.arrow"),
+        predictions=Predictions(
+            upstream["predictions"].folder, labels["num_things"], labels["num_stuff"]
+        ),
+        ground_truth=dataset_sources(upstream["images"]).ground_truth(images),
+    )
