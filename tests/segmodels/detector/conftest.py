@@ -16,7 +16,8 @@ from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.formats.arrow import write_table
 from segmodels.formats.coco import write_instances
 from segmodels.formats.masks import mask_row, mask_table
-from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
+from segmodels.formats.panoptic import PanopticWriter
+from segmodels.formats.segment_png import png_name, write_png
 
 
 @dataclass(frozen=True)

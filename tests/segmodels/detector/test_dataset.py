@@ -2,7 +2,6 @@
 
 import json
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from segmodels.detector.dataset import (
     PseudoLabelDataset,
     SeededStream,
 )
-from segmodels.detector.pseudo_labels import count_categories
 from segmodels.detector.train_config import train_pipeline
 
 
@@ -64,16 +62,6 @@ def test_a_map_of_another_size_is_a_clear_error(draw_shapes) -> None:
     loaded = dataset(shapes, pipeline=train_pipeline([64], 80)[:2])
     with pytest.raises(ValueError, match="recompute the pseudo labels"):
         loaded[0]
-
-
-def test_counts_come_from_the_categories(shapes, tmp_path: Path) -> None:
-    assert count_categories(shapes.labels) == (2, 2)
-    with pytest.raises(ValueError, match="not a pseudo-label folder"):
-        count_categories(tmp_path)
-    categories = [{"id": k, "isthing": 0} for k in range(1, 256)]
-    (tmp_path / "panoptic.json").write_text(json.dumps({"categories": categories}))
-    with pytest.raises(ValueError, match="at most 254 stuff clusters"):
-        count_categories(tmp_path)
 
 
 def stream(shapes, seed: int = 3) -> SeededStream:
