@@ -42,16 +42,20 @@ class GroundTruth:
     _instances: dict[int, CocoInstances]
     _panoptic: dict[int, CocoPanoptic]
 
-    def instances(self, image_id: int) -> list[Instance] | None:
+    def instances(
+        self, image_id: int, panoptic: PanopticTruth | None = None
+    ) -> list[Instance] | None:
         """Give the things of an image, crowds included; None where they are not annotated.
 
-        Without an instance file they are the thing segments of the panoptic map.
+        Without an instance file they are the thing segments of the panoptic map, which is read
+        unless it is passed.
         """
         if image_id in self._instances:
             return self._instances[image_id].instances(image_id)
-        if image_id in self._panoptic:
-            return _instances_of_map(self._panoptic[image_id], image_id)
-        return None
+        found = panoptic or self.panoptic(image_id)
+        if found is None:
+            return None
+        return _instances_of_map(image_id, *found, {c.id for c in self.thing_categories})
 
     def panoptic(self, image_id: int) -> PanopticTruth | None:
         """Give the panoptic map, (H, W) int32 with 0 = void, and its segments.
@@ -190,15 +194,13 @@ def _merge_segments(
     return merged, kept
 
 
-def _instances_of_map(file: CocoPanoptic, image_id: int) -> list[Instance]:
-    segments = [
-        segment
-        for segment in file.segments(image_id)
-        if file.categories[segment.category_id].isthing
-    ]
-    segment_map = file.segment_map(image_id)
+def _instances_of_map(
+    image_id: int, segment_map: NDArray[np.int32], segments: Sequence[Segment], things: set[int]
+) -> list[Instance]:
     instances = []
     for segment in segments:
+        if segment.category_id not in things:
+            continue
         mask = segment_map == segment.id
         counts = rle.encode(mask[None])[0]
         x, y, width, height = rle.bbox_xywh([counts], *mask.shape)[0].tolist()

@@ -11,7 +11,8 @@ from PIL import Image
 
 from segmodels.evaluation.metrics.average_precision import Row
 from segmodels.formats.errors import InputError
-from segmodels.formats.panoptic import CocoPanoptic, Segment, png_name, read_panoptic
+from segmodels.formats.panoptic import CocoPanoptic, Segment, read_panoptic
+from segmodels.formats.segment_png import png_name
 
 
 @dataclass(frozen=True)

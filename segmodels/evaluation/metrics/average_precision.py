@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from segmodels.datasets.ground_truth import GroundTruth
+from segmodels.datasets.ground_truth import GroundTruth, PanopticTruth
 
 Row = dict[str, Any]
 """A COCO result or annotation: image_id, category_id, bbox (xywh px), segmentation, score or iscrowd."""
@@ -113,9 +113,21 @@ def merge_classes(rows: Iterable[Row]) -> list[Row]:
     return [{**row, "category_id": 1} for row in rows]
 
 
-def truth_rows(ground_truth: GroundTruth, image_id: int, size: tuple[int, int]) -> list[Row] | None:
-    """True instances of one image as COCO annotation rows; None if they are not annotated."""
-    instances = ground_truth.instances(image_id)
+def truth_rows(
+    ground_truth: GroundTruth,
+    image_id: int,
+    size: tuple[int, int],
+    panoptic: PanopticTruth | None = None,
+) -> list[Row] | None:
+    """True instances of one image as COCO annotation rows; None if they are not annotated.
+
+    Args:
+        ground_truth: has the image, or not.
+        image_id: of the image.
+        size: (height, width) of the image.
+        panoptic: of the image if it was read before, so that it is not read again.
+    """
+    instances = ground_truth.instances(image_id, panoptic)
     if instances is None:
         return None
     return [

@@ -85,19 +85,6 @@ ONE_TO_ONE = Protocol(
 PROTOCOLS: tuple[Protocol, ...] = (U2SEG_PAPER, U2SEG_CODE, ONE_TO_ONE)
 
 
-def protocol_by_name(name: str) -> Protocol:
-    """Look up a protocol.
-
-    Raises:
-        ValueError: no protocol has the name.
-    """
-    for protocol in PROTOCOLS:
-        if protocol.name == name:
-            return protocol
-    known = ", ".join(protocol.name for protocol in PROTOCOLS)
-    raise ValueError(f"protocol must be one of {known}, got {name!r}")
-
-
 def in_mapping_half(image_id: int) -> bool:
     """Whether disjoint mappings are fitted on an image (True) or scored on it (False).
 

@@ -123,11 +123,11 @@ def collect_statistics(
             pixels += np.bincount(semantic.ravel(), minlength=len(pixels))[: len(pixels)]
         if ground_truth is not None:
             size = sizes[image_id]
-            truths = truth_rows(ground_truth, image_id, size)
+            panoptic = ground_truth.panoptic(image_id)
+            truths = truth_rows(ground_truth, image_id, size, panoptic)
             if truths is not None:
                 found = results.get(image_id, [])
                 _add_instances(matches, image_id, size, found, truths, protocols=protocols)
-            panoptic = ground_truth.panoptic(image_id)
             if panoptic is not None:
                 _add_panoptic(matches, image_id, panoptic, semantic, predictions)
         if number % _LOG_EVERY == 0:

@@ -17,7 +17,6 @@ from segmodels.evaluation.naming.protocol import (
     U2SEG_CODE,
     U2SEG_PAPER,
     in_mapping_half,
-    protocol_by_name,
 )
 from segmodels.evaluation.naming.votes import (
     Objects,
@@ -129,12 +128,6 @@ def test_halves_are_stable_and_balanced():
     assert 900 < sum(half) < 1100
     # Pinned: a change would move every published disjoint number.
     assert [image_id for image_id in range(12) if half[image_id]] == [1, 5, 6, 9, 10, 11]
-
-
-def test_protocols_by_name():
-    assert protocol_by_name("one-to-one") is ONE_TO_ONE
-    with pytest.raises(ValueError, match="u2seg-paper"):
-        protocol_by_name("u2seg")
 
 
 MAPPING = ClusterMapping(

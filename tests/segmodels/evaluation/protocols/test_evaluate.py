@@ -19,7 +19,8 @@ from segmodels.formats.coco import Result, write_instances, write_results
 from segmodels.formats.coco_json import Category
 from segmodels.formats.errors import InputError
 from segmodels.formats.masks import mask_row, mask_table
-from segmodels.formats.panoptic import PanopticWriter, Segment, png_name
+from segmodels.formats.panoptic import PanopticWriter, Segment
+from segmodels.formats.segment_png import png_name
 from segmodels.report.metrics_table import metrics_table
 
 HEIGHT, WIDTH, COUNT = 24, 32, 12
@@ -284,10 +285,11 @@ def test_predictions_of_another_clustering_are_refused(tmp_path, scenes):
         score(tmp_path / "nowhere", ground_truth, table)
 
 
-def test_each_map_is_read_once(tmp_path, scenes, monkeypatch):
+@pytest.mark.parametrize("instances", [True, False])
+def test_each_map_is_read_once(tmp_path, scenes, monkeypatch, instances):
     table = write_truth(tmp_path / "truth", scenes)
     write_predictions(tmp_path / "found", scenes)
-    ground_truth = truth(tmp_path / "truth", table)
+    ground_truth = truth(tmp_path / "truth", table, instances=instances)
     read, open_image = Counter(), Image.open
     monkeypatch.setattr(Image, "open", lambda path: (read.update([path]), open_image(path))[1])
     score(tmp_path / "found", ground_truth, table)
