@@ -2,19 +2,21 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from kernels.backend import Backend, resolve_backend
-from segmodels.backbones.advice import MaskCutAdvice
 from segmodels.backbones.feature_shards import StoredFeatures, open_features
 from segmodels.cutler.maskcut import DiscoveredMask, MaskCutSettings, discover_masks
 from segmodels.engine.parallel import map_images, map_in_order
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import MASK_SCHEMA, mask_row
+
+if TYPE_CHECKING:
+    from segmodels.backbones.advice import MaskCutAdvice  # loads torch
 
 MASKS_PER_IMAGE_LIMIT = 1000
 # Keeps a GPU busy: 2 GB of affinities at 3,600 patches.
@@ -34,7 +36,7 @@ class MaskCutStageSettings:
     crf_min_iou: float = 0.5
     backend: Backend = "auto"
 
-    def with_advice(self, advice: MaskCutAdvice) -> MaskCutSettings:
+    def with_advice(self, advice: "MaskCutAdvice") -> MaskCutSettings:
         """Fill in what the weights recommend; `advice.image_size` is that of the keys."""
         chosen = {name: value for name, value in asdict(self).items() if value is not None}
         return MaskCutSettings(**asdict(advice) | chosen)
