@@ -50,7 +50,6 @@ def load_label_map(name: str) -> LabelMap | None:
 
     Raises:
         InputError: There is no such label map.
-        AnnotationError: Its file is malformed.
     """
     if name not in LABEL_MAPS:
         raise InputError(f"stuff_grouping must be {' or '.join(LABEL_MAPS)}, got {name!r}")
@@ -58,10 +57,10 @@ def load_label_map(name: str) -> LabelMap | None:
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a label map and check that it is a partition.
+    """Read a label map file.
 
     Raises:
-        AnnotationError: A class lacks an id, a name or sources, or an id occurs twice.
+        AnnotationError: A class lacks its id, name or sources, or an id occurs twice.
     """
     try:
         entries = [

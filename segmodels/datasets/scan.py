@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -182,13 +182,5 @@ def _image_row(
 
 def _rejected_table(rejections: Sequence[tuple[int, Rejection]]) -> pa.Table:
     ordered = sorted(rejections, key=lambda pair: (pair[0], pair[1].source, pair[1].path))
-    rows = [
-        {
-            "source": rejection.source,
-            "path": rejection.path,
-            "reason": rejection.reason.value,
-            "detail": rejection.detail,
-        }
-        for _, rejection in ordered
-    ]
+    rows = [asdict(rejection) for _, rejection in ordered]
     return pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA)

@@ -19,7 +19,8 @@ from segmodels.detector.registration import quiet_third_parties, register
 from segmodels.detector.settings import PredictionSettings, Progress
 from segmodels.detector.training import CONFIG_FILE, last_checkpoint
 from segmodels.formats.coco import Result, write_results
-from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
+from segmodels.formats.panoptic import PanopticWriter
+from segmodels.formats.segment_png import png_name, write_png
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -24,28 +23,7 @@ from segmodels.formats.coco_json import (
     text,
 )
 from segmodels.formats.errors import AnnotationError, InputError
-from segmodels.formats.segment_png import (
-    MAX_SEGMENT_ID,
-    id_to_rgb,
-    png_name,
-    read_rgb_png,
-    rgb_to_id,
-    write_png,
-)
-
-__all__ = [
-    "MAX_SEGMENT_ID",
-    "CocoPanoptic",
-    "PanopticWriter",
-    "Segment",
-    "id_to_rgb",
-    "ids_fault",
-    "png_name",
-    "read_panoptic",
-    "rgb_to_id",
-    "segments_info",
-    "write_png",
-]
+from segmodels.formats.segment_png import id_to_rgb, png_name, read_rgb_png, rgb_to_id, write_png
 
 
 @dataclass(frozen=True)
@@ -161,12 +139,7 @@ class PanopticWriter:
         """Return the writer."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write the json unless the block raised."""
         if kind is None:
             self.close()

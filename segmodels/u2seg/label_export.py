@@ -14,7 +14,8 @@ from segmodels.detector.pseudo_labels import MAX_STUFF, SEMANTIC_VOID, cluster_c
 from segmodels.formats.atomic import replacing
 from segmodels.formats.coco import write_instances
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, group_by_image, mask_row
-from segmodels.formats.panoptic import PanopticWriter, png_name, write_png
+from segmodels.formats.panoptic import PanopticWriter
+from segmodels.formats.segment_png import png_name, write_png
 from segmodels.formats.stuff import stuff_instance_id, stuff_map
 from segmodels.u2seg.labels import LabelSettings, MergedImage, Things, merge_image, semantic_map
 

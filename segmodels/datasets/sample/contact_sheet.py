@@ -4,11 +4,11 @@ import colorsys
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from segmodels.datasets.sample.catalogue import THINGS, exemplars
 from segmodels.datasets.sample.dataset import scenes
@@ -17,7 +17,7 @@ from segmodels.datasets.sample.sprite import Pose
 from segmodels.datasets.sample.textures import Split
 
 _CELL = (190, 190)
-_PAPER = (246, 246, 244)
+_BACKGROUND = (246, 246, 244)
 _LIGHT = (-0.48, -0.6, 0.64)
 # Brick, grass, gravel, sand, sky, water, as in STUFF.
 _STUFF_COLOURS = (
@@ -37,13 +37,13 @@ def truth_overlay(scene: Scene) -> NDArray[np.uint8]:
         hue = 0.13 * THINGS.index(thing.category) + 0.03 * number
         colour = np.array(colorsys.hsv_to_rgb(hue % 1, 0.9, 1.0)) * 255
         out[thing.mask] = 0.4 * scene.image[thing.mask] + 0.6 * colour
-        out[thing.mask & ~_eroded(thing.mask)] = 255
+        out[thing.mask & ~ndimage.binary_erosion(thing.mask)] = 255
     return np.asarray(out.clip(0, 255), dtype=np.uint8)
 
 
 def scene_sheet(split: Split, count: int, columns: int, seed: int = 0) -> Image.Image:
     """Return the first scenes of a split, each above its ground truth."""
-    sheet = Image.new("RGB", (columns * _CELL[0], 2 * -(-count // columns) * _CELL[1]), _PAPER)
+    sheet = Image.new("RGB", (columns * _CELL[0], 2 * -(-count // columns) * _CELL[1]), _BACKGROUND)
     for number, scene in enumerate(scenes(split, count, seed)):
         row, column = divmod(number, columns)
         for line, pixels in enumerate((scene.image, truth_overlay(scene))):
@@ -54,14 +54,14 @@ def scene_sheet(split: Split, count: int, columns: int, seed: int = 0) -> Image.
 def exemplar_sheet(per_split: dict[Split, int]) -> Image.Image:
     """Return some exemplars of every thing class, a row each: train first, then val."""
     columns = sum(per_split.values())
-    sheet = Image.new("RGB", (columns * _CELL[0] // 2, len(THINGS) * _CELL[1] // 2), _PAPER)
+    sheet = Image.new("RGB", (columns * _CELL[0] // 2, len(THINGS) * _CELL[1] // 2), _BACKGROUND)
     for row, category in enumerate(THINGS):
         column = 0
         for split, count in per_split.items():
             for shift, exemplar in enumerate(islice(reversed(exemplars(split)[category]), count)):
                 sprite = exemplar.draw(Pose(4000, False, 0.0, 25.0, 18.0, _LIGHT))
                 alpha = sprite.alpha[..., None]
-                flat = alpha * sprite.rgb * 255 + (1 - alpha) * np.array(_PAPER)
+                flat = alpha * sprite.rgb * 255 + (1 - alpha) * np.array(_BACKGROUND)
                 picture = Image.fromarray(flat.astype(np.uint8))
                 _paste(sheet, picture, column + shift, row, scale=0.5)
             column += count
@@ -75,14 +75,9 @@ def main(folder: Path) -> None:
         ("sample_scenes.png", scene_sheet("train", 6, 6)),
         ("sample_exemplars.png", exemplar_sheet({"train": 6, "val": 3})),
     ):
-        # A palette: a photograph's PNG in full colour would be too large for the repository.
+        # A palette: in full colour the PNG would be too large for the repository.
         palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=3)
         sheet.quantize(palette=palette).save(folder / name, optimize=True)
-
-
-def _eroded(mask: NDArray[np.bool_]) -> NDArray[Any]:
-    padded = np.pad(mask, 1)
-    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
 def _paste(

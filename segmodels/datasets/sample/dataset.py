@@ -99,8 +99,8 @@ def _write_split(
     with PanopticWriter(
         folder / f"panoptic_{split}.json", folder / f"panoptic_{split}", categories()
     ) as panoptic:
-        for number, scene in enumerate(scenes(split, count, seed)):
-            image_id = _FIRST_ID[split] + number
+        for index, scene in enumerate(scenes(split, count, seed)):
+            image_id = _FIRST_ID[split] + index
             file_name = f"{image_id:012d}.jpg"
             Image.fromarray(scene.image).save(
                 images / file_name, quality=_JPEG_QUALITY, subsampling=0
@@ -110,22 +110,16 @@ def _write_split(
                 {"image_id": image_id, "path": file_name, "height": height, "width": width}
             )
             for thing in scene.things:
+                number = len(mask_rows) + 1
                 mask_rows.append(
-                    mask_row(
-                        image_id,
-                        len(mask_rows) + 1,
-                        thing.mask,
-                        score=1.0,
-                        source="sample",
-                        round=0,
-                    )
+                    mask_row(image_id, number, thing.mask, score=1, source="sample", round=0)
                 )
                 category_ids.append(1 + THINGS.index(thing.category))
                 names.append(thing.exemplar)
             segment_map, segments = panoptic_truth(scene)
             panoptic.add(image_id, file_name, segment_map, segments)
-            if log and (number + 1) % 10 == 0:
-                log(f"composed {number + 1} of {count} {split} images of the embedded sample")
+            if log and (index + 1) % 10 == 0:
+                log(f"composed {index + 1} of {count} {split} images of the embedded sample")
     path = folder / f"instances_{split}.json"
     things = [category for category in categories() if category.isthing]
     write_instances(

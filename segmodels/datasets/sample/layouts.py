@@ -1,4 +1,4 @@
-"""Where stuff lies in a scene: walls above ground, horizons, shores, paths, ground from above."""
+"""Layouts of stuff: walls above ground, horizons, shores, paths, ground from above."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from segmodels.datasets.sample.textures import Split, fractal_noise
 
 @dataclass(frozen=True)
 class Backdrop:
-    """A scene before anything stands in it.
+    """A scene without objects.
 
     Attributes:
         rgb: (H, W, 3) float32 in [0, 1].
@@ -84,7 +84,7 @@ def backdrop(
 
 
 def _out_of_focus(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur and haze, as behind the objects that a photographer looks at."""
+    """Blur and haze, as behind objects in focus."""
     blur = rng.uniform(*_BLUR)
     haze = rng.uniform(*_HAZE)
     soft = ndimage.gaussian_filter(rgb, (blur, blur, 0))
@@ -136,7 +136,7 @@ def _parted(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) 
 
 
 def _whole(setting: Setting, shape: tuple[int, int], rng: np.random.Generator) -> Regions:
-    """Nothing but one ground."""
+    """One ground."""
     del setting, rng
     return [np.ones(shape, bool)]
 

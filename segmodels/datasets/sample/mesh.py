@@ -3,7 +3,7 @@
 Object space: x right, y up, z towards the eye.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,13 +28,8 @@ class Mesh:
 
     def moved(self, rotation: np.ndarray, shift: tuple[float, float, float] = (0, 0, 0)) -> "Mesh":
         """Return the mesh rotated by rotation (3, 3), then shifted."""
-        return Mesh(
-            self.vertices @ rotation.T + np.asarray(shift),
-            self.normals @ rotation.T,
-            self.uv,
-            self.faces,
-            self.materials,
-        )
+        vertices = self.vertices @ rotation.T + np.asarray(shift)
+        return replace(self, vertices=vertices, normals=self.normals @ rotation.T)
 
 
 def join(*meshes: Mesh) -> Mesh:

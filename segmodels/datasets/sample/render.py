@@ -1,4 +1,4 @@
-"""A small renderer: a depth buffer over triangles, then texture and light for what is seen."""
+"""A small renderer: a depth buffer over triangles, then texture and light for visible pixels."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -18,7 +18,7 @@ from segmodels.datasets.sample.sprite import Exemplar, Pose, Sprite
 from segmodels.datasets.sample.textures import Split
 
 _CREAM = (0.96, 0.94, 0.88)
-_GOLDEN = 0.618  # hues this far apart stay distinct however many there are
+_GOLDEN = 0.618  # hues this far apart stay distinct for any number of them
 
 
 def _exemplar(name: str, category: str, mesh: Mesh, materials: list[Material]) -> Exemplar:

@@ -18,7 +18,7 @@ _SHRINK = 0.85
 _MIN_VISIBLE = 0.45
 _MIN_INSIDE = 0.92
 _GAP = 5  # px between objects that are meant to stand apart
-_BESIDE = 0.3  # how often an object is sought a place partly before or behind another
+_BESIDE = 0.3  # probability that an object is placed partly before or behind another
 _MIN_SHARE = 0.02
 
 
@@ -48,7 +48,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Stage:
-    """What all objects of a scene share."""
+    """Common to all objects of a scene."""
 
     scenery: Backdrop
     split: Split
@@ -76,9 +76,9 @@ def compose(
 
     Args:
         setting: layout and stuff.
-        categories: thing class of each object to place; one that finds no place is left out.
+        categories: thing class of each object; one that fits nowhere is left out.
         split: whose exemplars and textures.
-        rng: source of everything else.
+        rng: of everything else.
     """
     shape = _SIZES[rng.integers(len(_SIZES))]
     scenery = backdrop(setting, shape, split, rng)
@@ -164,14 +164,14 @@ def _place(
 def _fits(
     placed: _Standing, standing: list[_Standing], shape: tuple[int, int], *, apart: bool
 ) -> bool:
-    """Whether all stay visible enough with the new one, and with `apart` it touches nobody."""
+    """Whether all objects stay visible enough with the new one; `apart`: and it touches none."""
     if apart and standing:
         around = ndimage.binary_dilation(_owners([placed], shape) == 0, iterations=_GAP)
         if (around & (_owners(standing, shape) >= 0)).any():
             return False
-    everybody = sorted([*standing, placed], key=lambda one: one.base)
-    owner = _owners(everybody, shape)
-    for k, one in enumerate(everybody):
+    together = sorted([*standing, placed], key=lambda one: one.base)
+    owner = _owners(together, shape)
+    for k, one in enumerate(together):
         seen = int((owner == k).sum())
         whole = int((one.sprite.alpha >= 0.5).sum())
         inside = int((_owners([one], shape) == 0).sum())
@@ -214,7 +214,7 @@ def _lay_over(canvas: np.ndarray, one: _Standing) -> np.ndarray:
 
 
 def _shadowed(canvas: np.ndarray, one: _Standing, stage: _Stage) -> np.ndarray:
-    """Darken the ground where the object keeps the light away."""
+    """Darken the ground in the shadow of the object."""
     shape = (canvas.shape[0], canvas.shape[1])
     mask = np.zeros(shape, np.float32)
     target, part = _overlap(one, shape)

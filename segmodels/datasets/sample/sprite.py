@@ -1,4 +1,4 @@
-"""What every object is drawn as: colours and coverage, ready to be laid over a background."""
+"""Sprites: colours and coverage of a drawn object, to be composited over a background."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One object that scenes may show again and again; annotations record its name."""
+    """One object, shown by any number of scenes; annotations record its name."""
 
     name: str
     category: str

@@ -125,7 +125,7 @@ def _sand(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
 
 
 def _sky(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
-    del split  # rendered: every sky is another one
+    del split  # rendered: every sky differs
     height, width = plane.shape
     top = _between(rng, (0.2, 0.43, 0.8), (0.36, 0.6, 0.92))
     low = _between(rng, (0.74, 0.86, 0.96), (0.9, 0.82, 0.76))
@@ -137,7 +137,7 @@ def _sky(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
 
 
 def _water(plane: Plane, split: Split, rng: np.random.Generator) -> np.ndarray:
-    del split  # rendered: every water is another one
+    del split  # rendered: every water differs
     deep = _between(rng, (0.03, 0.22, 0.36), (0.06, 0.3, 0.32))
     waves = fractal_noise(rng, (384, 512), (22.0, 60.0), octaves=4)
     surface = smoothed_levels(np.clip(0.5 + 0.3 * waves, 0, 1)[..., None])

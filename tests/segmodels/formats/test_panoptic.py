@@ -11,15 +11,8 @@ from PIL import Image
 
 from segmodels.formats.coco_json import Category
 from segmodels.formats.errors import AnnotationError, InputError
-from segmodels.formats.panoptic import (
-    MAX_SEGMENT_ID,
-    PanopticWriter,
-    Segment,
-    id_to_rgb,
-    read_panoptic,
-    rgb_to_id,
-    segments_info,
-)
+from segmodels.formats.panoptic import PanopticWriter, Segment, read_panoptic, segments_info
+from segmodels.formats.segment_png import MAX_SEGMENT_ID, id_to_rgb, rgb_to_id
 
 CATEGORIES = [Category(1, "cluster_0001"), Category(2, "stuff_0001", isthing=False)]
 # Ids that need one, two and three bytes.

@@ -16,7 +16,8 @@ from segmodels.datasets.readers import READERS
 from segmodels.datasets.sample.catalogue import STUFF, THINGS, categories, exemplars
 from segmodels.datasets.sample.dataset import RECIPE, panoptic_truth, scenes, write_sample
 from segmodels.formats.coco import read_instances
-from segmodels.formats.panoptic import read_panoptic, rgb_to_id
+from segmodels.formats.panoptic import read_panoptic
+from segmodels.formats.segment_png import rgb_to_id
 
 SPLITS = ("train", "val")
 
