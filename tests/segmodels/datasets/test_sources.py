@@ -10,8 +10,7 @@ from PIL import Image
 
 from segmodels.datasets.image_source import ImageSource, sources_state
 from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA, stable_image_id
-from segmodels.datasets.listing import list_images
-from segmodels.datasets.readers import READERS
+from segmodels.datasets.listing import is_hidden, list_images
 from segmodels.datasets.scan import scan_sources
 from segmodels.formats.decode import read_image
 from segmodels.formats.errors import AnnotationError, InputError, RejectReason
@@ -284,27 +283,9 @@ def test_files_of_other_types_and_hidden_files_are_counted_not_rejected(tmp_path
         scan(tmp_path)
 
 
-def test_readers_of_folders_and_coco_files(tmp_path):
-    instances = coco(tmp_path / "i.json", ["a.png"])
-    panoptic = coco(
-        tmp_path / "p.json", ["a.png"], annotations=[{"image_id": 1, "segments_info": []}]
-    )
-    other = coco(tmp_path / "other.json", ["b.png"])
-    join = os.pathsep.join
-    read_folder, read_coco = READERS["folder"], READERS["coco"]
-    assert read_folder("x") == (ImageSource("x"),)
-    assert read_folder(join(["x", "y.tar"])) == (ImageSource("x"), ImageSource("y.tar"))
-    assert read_coco("x", join([panoptic, instances])) == (
-        ImageSource("x", instances_json=instances, panoptic_json=panoptic),
-    )
-    with pytest.raises(InputError, match="are both COCO instances files"):
-        read_coco("x", join([instances, other]))
-    with pytest.raises(InputError, match="list the sources in the run config"):
-        read_coco(join(["x", "y"]), instances)
-    with pytest.raises(InputError, match="no images are named"):
-        read_folder("")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_coco("x", str(tmp_path / "absent.json"))
+def test_hidden_paths():
+    assert all(map(is_hidden, (".a.png", "a/.b.png", ".a/b.png")))
+    assert not any(map(is_hidden, ("a.png", "a.b/c.d.png", ".")))
 
 
 def test_the_state_of_sources_tells_changes(tmp_path):
