@@ -76,7 +76,7 @@ def _headline(inputs: ReportInputs) -> str:
     for name, keys in wanted:
         same, other = (_score(fits.get(fitted_on, {}), keys) for fitted_on in ("same", "disjoint"))
         if same is not None:
-            cards.append(_card(name, same, f"mapping of other images: {number(other)}"))
+            cards.append(_card(name, same, f"fitted on other images: {number(other)}"))
     missing = "".join(
         f'<p class="note"><b class="warn">Not computed:</b> {escape(name)}: {escape(reason)}</p>'
         for name, reason in metrics.get("not_computed", {}).items()
