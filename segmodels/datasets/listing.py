@@ -154,7 +154,7 @@ def _list_archive(archive: str, key: str, listing: Listing) -> None:
         index = tar_index(archive)
     except OSError as error:
         raise InputError(
-            f"{archive} cannot be read ({error.strerror}); mend or remove it"
+            f"{archive} cannot be read ({error.strerror}); repair or remove it"
         ) from error
     times = Counter(member.name for member in index.members)
     for member in index.members:
