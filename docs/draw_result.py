@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from assets.detector.predictions import predicted_images
-from assets.evaluation.artifacts import run_artifacts, upstream_versions
+from assets.evaluation.artifacts import run_artifacts
+from assets.evaluation.evaluation import evaluation
 from assets.stages.store import Dataset, Store
 from pipelines.settings import read_settings
 from segmodels.formats.arrow import read_table, rows_in
@@ -30,14 +31,17 @@ def main() -> None:
     if len(arguments.images) > SHOWN_IMAGES:
         parser.error(f"give at most {SHOWN_IMAGES} images")
     store = Store(root=str(read_settings().store), dataset=Dataset(name="sample"))
-    upstream = upstream_versions(store, arguments.clustering)
-    shown = rows_in(predicted_images(store), "image_id", arguments.images)
+    upstream = {
+        name: store.stage(name, arguments.clustering).current() or store.stage(name).require()
+        for name in (key.to_user_string() for key in evaluation.dependency_keys)
+    }
+    shown = rows_in(predicted_images(upstream["images"]), "image_id", arguments.images)
     artifacts = run_artifacts(upstream, shown)
-    evaluation = store.stage("evaluation", arguments.clustering).require()
+    scores = store.stage("evaluation", arguments.clustering).require()
     tiles, captions = [], []
     for image_id, row in zip(
         artifacts.images["image_id"].to_pylist(),
-        comparisons(artifacts, read_table(evaluation.folder / "mapping.arrow")),
+        comparisons(artifacts, read_table(scores.folder / "mapping.arrow")),
         strict=True,
     ):
         image, *others = row.panels

@@ -10,7 +10,9 @@ from assets.backbones.dino_backbone import WEIGHTS_FILE, dino_backbone
 from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights, dataset_backbone, maskcut_advice
 from assets.data.images import dataset_sources, read_images
+from assets.stages.locks import gpu_locked
 from assets.stages.store import Store
+from segmodels.engine.device import resolve_device, uses_gpu
 from segmodels.formats.arrow import evenly_spaced_rows, rows_in
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class BackboneQualityConfig(dg.Config):
     )
 
 
-@dg.asset_check(asset=dino_features, name=NAME, description=DESCRIPTION, pool="gpu")
+@dg.asset_check(asset=dino_features, name=NAME, description=DESCRIPTION)
 def dino_features_quality(
     context: dg.AssetCheckExecutionContext,
     config: BackboneQualityConfig,
@@ -42,23 +44,26 @@ def dino_features_quality(
     weights: Weights,
 ) -> dg.AssetCheckResult:
     """Measure the backbone that the dataset's features were computed with, at their size."""
-    backbone = weights.load(dataset_backbone(store, weights), context.log.info)
-    image_size = maskcut_advice(store).image_size
-    return _checked(backbone, image_size, store, config.images, context)
+    features = store.stage("dino_features").require()
+    ref = dataset_backbone(features, weights)
+    image_size = maskcut_advice(features).image_size
+    with gpu_locked(uses_gpu(ref.device), "a check of dino_features", context.log.info):
+        backbone = weights.load(ref, context.log.info)
+        return _checked(backbone, image_size, store, config.images, context)
 
 
-@dg.asset_check(asset=dino_backbone, name=NAME, description=DESCRIPTION, pool="gpu")
+@dg.asset_check(asset=dino_backbone, name=NAME, description=DESCRIPTION)
 def dino_backbone_quality(
     context: dg.AssetCheckExecutionContext, config: BackboneQualityConfig, store: Store
 ) -> dg.AssetCheckResult:
     """Measure the weights that were pre-trained on the dataset."""
     from segmodels.backbones import load_backbone
-    from segmodels.engine.device import resolve_device
 
     version = store.stage("dino_backbone").require()
     device = resolve_device(version.settings["device"])
-    backbone = load_backbone(version.folder / WEIGHTS_FILE, device)
-    return _checked(backbone, backbone.image_size, store, config.images, context)
+    with gpu_locked(uses_gpu(device), "a check of dino_backbone", context.log.info):
+        backbone = load_backbone(version.folder / WEIGHTS_FILE, device)
+        return _checked(backbone, backbone.image_size, store, config.images, context)
 
 
 def _checked(

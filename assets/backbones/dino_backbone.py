@@ -6,6 +6,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,14 @@ import pyarrow as pa
 from PIL import Image
 
 from assets.backbones.weights import Log, Weights
-from assets.data.images import dataset_sources, train_images
+from assets.data.images import dataset_sources, images, train_images
 from assets.stages.metadata import curve, picture
-from assets.stages.run import materialise, result
-from assets.stages.settings import config_for, resolve_settings
-from assets.stages.store import Store, digest_of
+from assets.stages.stage import Result, StageRun, result, stage
 from segmodels.backbones.ref import BackboneRef
 from segmodels.datasets.image_source import sources_state
-from segmodels.engine.device import resolve_device
+from segmodels.engine.device import resolve_device, uses_gpu
 from segmodels.formats.arrow import evenly_spaced_rows
 
-CODE_VERSION = "3"
 WEIGHTS_FILE = "backbone.safetensors"
 ATTENTION_FILE = "attention.png"
 COLLAPSE = ("sharpness", "spread", "rank")
@@ -60,40 +58,37 @@ class DinoBackboneSettings:
     center_keys: bool = True
 
 
-DinoBackboneConfig = config_for(DinoBackboneSettings)
-
-
-@dg.asset(
-    group_name="features", deps=["images"], code_version=CODE_VERSION, kinds={"pytorch"}, pool="gpu"
+@stage(
+    group="features",
+    inputs=(images,),
+    settings=DinoBackboneSettings,
+    version="3",
+    kinds={"pytorch"},
 )
-def dino_backbone(
-    context: dg.AssetExecutionContext,
-    config: DinoBackboneConfig,  # type: ignore[valid-type]
-    store: Store,
-    weights: Weights,
-) -> dg.MaterializeResult[None]:
+def dino_backbone(run: StageRun[DinoBackboneSettings], weights: Weights) -> Result:
     """A backbone pre-trained on this dataset's training sources; resumes where it was stopped."""
-    stage = store.stage("dino_backbone")
-    settings = resolve_settings(config, DinoBackboneSettings, stage)
-    sources = dataset_sources(store.stage("images").require()).sources
-    own = [source for source in sources if source.split == "train"]
-
-    log = context.log.info
+    settings, dataset = run.settings, run.input(images)
+    own = [source for source in dataset_sources(dataset).sources if source.split == "train"]
     start, objects = (
-        weights.find(name, "cpu", log) if name else None
+        weights.find(name, "cpu", run.log) if name else None
         for name in (settings.start, settings.objects)
     )
 
     def compute(folder: Path) -> dict[str, Any]:
         pretrained = [Path(source.images) for source in own]
-        summary = _pretrain(folder, pretrained, settings, start, objects, log)
-        _draw_attention(folder, train_images(store), resolve_device(settings.device))
+        summary = _pretrain(folder, pretrained, settings, start, objects, run.log)
+        _draw_attention(folder, train_images(dataset), resolve_device(settings.device))
         return summary
 
     # Digests, as a path may come to hold other weights.
     used = [ref.digest for ref in (start, objects) if ref is not None]
-    digest = digest_of(CODE_VERSION, settings, sources_state(own), used)
-    version = materialise(stage, digest, settings, compute, log, resumable=True)
+    version = run.materialise(
+        compute,
+        sources_state(own),
+        used,
+        resumable=True,
+        on_gpu=partial(uses_gpu, settings.device),
+    )
     progress = version.summary["progress"]
     return result(
         version,
@@ -113,7 +108,7 @@ def dino_backbone(
 
 def _pretrain(
     folder: Path,
-    images: list[Path],
+    folders: list[Path],
     settings: DinoBackboneSettings,
     start: BackboneRef | None,
     objects: BackboneRef | None,
@@ -136,7 +131,7 @@ def _pretrain(
     )
     device = resolve_device(settings.device)
     checkpoint = pretrain(
-        pretraining, images, folder, device=device, start=start, objects=objects, log=log
+        pretraining, folders, folder, device=device, start=start, objects=objects, log=log
     )
     export(
         checkpoint,
@@ -171,13 +166,13 @@ def _known(collapse: dict[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in collapse.items() if value is not None}
 
 
-def _draw_attention(folder: Path, images: pa.Table, device: str) -> None:
+def _draw_attention(folder: Path, table: pa.Table, device: str) -> None:
     """Draw the attention of CLS in a few training images, beside the weights."""
     from segmodels.backbones import load_backbone
     from segmodels.dino.attention_panel import attention_panel
     from segmodels.formats.decode import read_image
 
-    rows = evenly_spaced_rows(images, _ATTENTION_IMAGES).to_pylist()
+    rows = evenly_spaced_rows(table, _ATTENTION_IMAGES).to_pylist()
     pictures = [read_image(row["source"], row["path"]) for row in rows]
     panel = attention_panel(load_backbone(folder / WEIGHTS_FILE, device), pictures)
     Image.fromarray(panel).save(folder / ATTENTION_FILE)

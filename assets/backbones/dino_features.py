@@ -1,45 +1,40 @@
 """Stage dino_features: keys and CLS of every image, by shard."""
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import dagster as dg
 
 from assets.backbones.weights import Weights
-from assets.data.images import identity_of, read_images, shards_of
-from assets.stages.run import result
-from assets.stages.settings import config_for, resolve_settings
-from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
-from assets.stages.store import Store, digest_of
+from assets.data.images import identity_of, images, read_images, shards_of
+from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.stage import Result, StageRun, Work, result, stage
 from segmodels.backbones.feature_shards import (
     FeatureSettings,
     FeatureShard,
     extract_shard,
     open_features,
 )
+from segmodels.engine.device import uses_gpu
 
-CODE_VERSION = "1"
-FeatureConfig = config_for(
-    FeatureSettings,
-    backbone="embedded, dino_vits16, dino_vits8, dino_vitb16, dino_vitb8, dinov2_vitb14 and others "
-    "(docs/backbone.md), or a path; with @sha256:<digest> after it, only that file is accepted.",
-    image_size="Side of the square that images are resized to, px; 0: the weights' own.",
+
+@stage(
+    group="features",
+    inputs=(images,),
+    settings=FeatureSettings,
+    described={
+        "backbone": "embedded, dino_vits16, dino_vits8, dino_vitb16, dino_vitb8, dinov2_vitb14 and "
+        "others (docs/backbone.md), or a path; with @sha256:<digest> after it, only that file is "
+        "accepted.",
+        "image_size": "Side of the square that images are resized to, px; 0: the weights' own.",
+    },
+    version="1",
+    kinds={"zarr"},
 )
-
-
-@dg.asset(
-    group_name="features", deps=["images"], code_version=CODE_VERSION, kinds={"zarr"}, pool="gpu"
-)
-def dino_features(
-    context: dg.AssetExecutionContext,
-    config: FeatureConfig,  # type: ignore[valid-type]
-    store: Store,
-    weights: Weights,
-    shards: ShardRunner,
-) -> dg.MaterializeResult[None]:
+def dino_features(run: StageRun[FeatureSettings], weights: Weights, shards: ShardRunner) -> Result:
     """Last-block keys (float16) and CLS (float32) of every image."""
-    stage = store.stage("dino_features")
-    settings = resolve_settings(config, FeatureSettings, stage)
-    backbone = weights.load(weights.ref(settings.backbone), context.log.info)
+    settings = run.settings
+    backbone = weights.load(weights.ref(settings.backbone), run.log)
     image_size = settings.image_size or backbone.image_size
     if image_size % backbone.patch_size:
         raise dg.Failure(
@@ -50,30 +45,23 @@ def dino_features(
         **asdict(replace(backbone.advice, image_size=image_size)),
     }
     ref = weights.ref(settings.backbone, settings.device, backbone.digest)
-    table = read_images(store.stage("images").require())
-    tasks = [
-        ShardTask(
-            shard,
-            digest_of(CODE_VERSION, settings, described, identity_of(rows)),
-            extract_shard,
-            FeatureShard(rows, settings, ref),
-        )
-        for shard, rows in shards_of(table).items()
-    ]
-    version, computed = materialise_shards(
-        stage,
-        tasks,
+    work = {
+        shard: Work(FeatureShard(rows, settings, ref), (described, identity_of(rows)))
+        for shard, rows in shards_of(read_images(run.input(images))).items()
+    }
+    version, computed = run.materialise_shards(
+        extract_shard,
+        work,
         shards,
-        settings=settings,
-        log=context.log.info,
         facts={"backbone": described},
+        on_gpu=partial(uses_gpu, settings.device),
     )
     first = open_features(finished_shards(version).in_order[0])
     return result(
         version,
         {
             "images": version.summary["totals"]["images"],
-            "shards": len(tasks),
+            "shards": len(work),
             "shards_computed": computed,
             "keys_shape": str(first.keys.shape[1:]),
             "backbone_sha256": described["digest"],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.stages.store import Store
+from assets.stages.store import Version
 from segmodels.backbones.ref import BackboneRef
 from segmodels.backbones.registry import stuff_name
 
@@ -58,28 +58,22 @@ class Weights(dg.ConfigurableResource):
         return self.ref(name, device, self.load(self.ref(name), log).digest)
 
 
-def backbone_name(store: Store) -> str:
-    """Name of the backbone that this dataset's features were computed with."""
-    return str(store.stage("dino_features").require().settings["backbone"])
-
-
-def maskcut_advice(store: Store) -> "MaskCutAdvice":
-    """What that backbone's weights recommend for MaskCut, at the image size of the features."""
+def maskcut_advice(features: Version) -> "MaskCutAdvice":
+    """What the weights behind a version of dino_features recommend for MaskCut, at its image size."""
     from segmodels.backbones.advice import MaskCutAdvice
 
-    stored = store.stage("dino_features").require().summary["backbone"]
+    stored = features.summary["backbone"]
     return MaskCutAdvice(stored["image_size"], stored["tau"], stored["center_keys"])
 
 
-def dataset_backbone(store: Store, weights: Weights) -> BackboneRef:
-    """The backbone that this dataset's features were computed with."""
-    version = store.stage("dino_features").require()
-    digest = version.summary["backbone"]["digest"]
-    return weights.ref(version.settings["backbone"], version.settings["device"], digest)
+def dataset_backbone(features: Version, weights: Weights) -> BackboneRef:
+    """The backbone that a version of dino_features was computed with."""
+    digest = features.summary["backbone"]["digest"]
+    return weights.ref(features.settings["backbone"], features.settings["device"], digest)
 
 
-def stuff_backbone(store: Store, weights: Weights, log: Log) -> BackboneRef:
-    """The backbone that STEGO learns from: the dataset's, or its companion for stuff."""
-    own = dataset_backbone(store, weights)
+def stuff_backbone(features: Version, weights: Weights, log: Log) -> BackboneRef:
+    """The backbone that STEGO learns from: that of dino_features, or its companion for stuff."""
+    own = dataset_backbone(features, weights)
     name = stuff_name(own.name)
     return own if name == own.name else weights.find(name, own.device, log)

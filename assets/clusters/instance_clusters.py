@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 
+from assets.masks.instance_embeddings import instance_embeddings
+from assets.masks.thing_masks import thing_masks
 from assets.stages.metadata import bar_table, table_metadata
 from assets.stages.partitions import CLUSTERINGS
-from assets.stages.run import materialise, result
-from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import finished_shards
-from assets.stages.store import Store, digest_of
-from kernels.errors import TooFewPointsError
+from assets.stages.stage import Result, StageRun, result, stage
+from assets.stages.store import MissingStageError
 from segmodels.formats.arrow import read_table
 from segmodels.u2seg.clusters import (
     ClusterSettings,
@@ -21,40 +20,35 @@ from segmodels.u2seg.clusters import (
 )
 from segmodels.u2seg.embedding_shards import read_embeddings
 
-CODE_VERSION = "1"
-ClusterConfig = config_for(ClusterSettings)
 
-
-@dg.asset(
-    group_name="clusters",
-    deps=["instance_embeddings"],
-    partitions_def=CLUSTERINGS.definition,
-    code_version=CODE_VERSION,
+@stage(
+    group="clusters",
+    inputs=(thing_masks, instance_embeddings),
+    settings=ClusterSettings,
+    version="1",
+    partitions=CLUSTERINGS,
     kinds={"arrow", "zarr"},
 )
-def instance_clusters(
-    context: dg.AssetExecutionContext,
-    config: ClusterConfig,  # type: ignore[valid-type]
-    store: Store,
-) -> dg.MaterializeResult[None]:
+def instance_clusters(run: StageRun[ClusterSettings]) -> Result:
     """Clusters of the instances; the partition key names their number."""
-    key = CLUSTERINGS.key_of(context)
-    stage = store.stage("instance_clusters", str(key))
-    settings = resolve_settings(config, ClusterSettings, stage)
-    upstream = store.stage("instance_embeddings").require()
+    embeddings, things = run.input(instance_embeddings), run.input(thing_masks)
+    embedded, present = embeddings.summary["totals"]["instances"], things.summary["kept"]
+    if embedded != present:
+        raise MissingStageError(
+            f"instance_embeddings holds {embedded:g} instances and thing_masks {present}: "
+            "materialise instance_embeddings again"
+        )
 
     def compute(folder: Path) -> dict[str, int]:
-        vectors, ids = read_embeddings(finished_shards(upstream).in_order)
-        clustering = cluster_instances(vectors, ids, key.num_clusters, key.seed, settings)
+        vectors, ids = read_embeddings(finished_shards(embeddings).in_order)
+        clustering = cluster_instances(
+            vectors, ids, run.key.num_clusters, run.key.seed, run.settings
+        )
         return write_clusters(folder, *clustering)
 
-    digest = digest_of(CODE_VERSION, settings, str(key), upstream.digest)
-    try:
-        version = materialise(stage, digest, settings, compute, context.log.info)
-    except TooFewPointsError as error:
-        raise dg.Failure(str(error)) from error
+    version = run.materialise(compute, embeddings.digest)
     table = read_table(version.folder / "clusters.arrow")
-    sizes = np.sort(cluster_sizes(table, key.num_clusters))[::-1]
+    sizes = np.sort(cluster_sizes(table, run.key.num_clusters))[::-1]
     names = [f"{rank + 1}. largest" for rank in range(min(10, len(sizes)))]
     return result(
         version,

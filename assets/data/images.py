@@ -4,19 +4,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import Field
 
 from assets.stages.metadata import image_sheet, table_metadata
-from assets.stages.partitions import require_partitions
-from assets.stages.run import materialise, result
-from assets.stages.settings import StageConfig, given_settings, read_remembered
-from assets.stages.store import StageFolder, Store, Version, digest_of
+from assets.stages.settings import read_remembered
+from assets.stages.stage import Result, StageRun, result, stage
+from assets.stages.store import StageFolder, Version
 from segmodels.datasets.image_source import ImageSource, sources_state
 from segmodels.datasets.readers import READERS
 from segmodels.datasets.scan import ScanResult, scan_sources
@@ -27,53 +25,10 @@ from segmodels.formats.errors import InputError
 if TYPE_CHECKING:
     from segmodels.datasets.ground_truth import GroundTruth
 
-CODE_VERSION = "1"
-
-
-class SourceConfig(dg.Config):
-    """A source of images, see `segmodels.datasets.image_source.ImageSource`."""
-
-    images: str = Field(description="A folder of any depth, a .tar, or a folder of .tar files.")
-    instances_json: str | None = None
-    panoptic_json: str | None = None
-    panoptic_folder: str | None = None
-    split: str = Field(default="train", description="train, or val: scored and not trained on.")
-
-
-class ImagesConfig(StageConfig):
-    """Sources of the images; without them, EXNIHILO_IMAGES and EXNIHILO_ANNOTATIONS name them."""
-
-    sample: bool | None = Field(
-        default=None, description="Compose the embedded sample instead of reading images."
-    )
-    sample_train: int | None = Field(
-        default=None, description="Train images of the sample. Default: 72."
-    )
-    sample_val: int | None = Field(
-        default=None, description="Val images of the sample. Default: 28."
-    )
-    sources: list[SourceConfig] | None = None
-    shard_size: int | None = Field(default=None, description="Images a shard. Default: 64.")
-    max_pixels: int | None = Field(default=None, description="Default: 100 million.")
-    evaluation_fraction: float | None = Field(
-        default=None,
-        description="Share of the annotated images that is scored and not trained on. Default: 0.",
-    )
-    max_rejected_share: float | None = Field(
-        default=None, description="More rejected images than this fail the run. Default: 0.1."
-    )
-    stuff_grouping: str | None = Field(
-        default=None,
-        description="Label map of ground-truth stuff: none, or coco15 (U2Seg's 15 groups).",
-    )
-    merge_stuff_segments: bool | None = Field(
-        default=None, description="Merge ground-truth segments of one stuff group in an image."
-    )
-
 
 @dataclass(frozen=True)
 class ImagesSettings:
-    """Settings of the images stage, see ImagesConfig."""
+    """Sources of the images, and what is taken from them."""
 
     sample: bool = False
     sample_train: int = 72
@@ -94,39 +49,48 @@ class InputPaths(dg.ConfigurableResource):
     annotations: str = ""
 
 
-@dg.asset(group_name="data", code_version=CODE_VERSION, kinds={"arrow"})
-def images(
-    context: dg.AssetExecutionContext, config: ImagesConfig, store: Store, inputs: InputPaths
-) -> dg.MaterializeResult[None]:
+@stage(
+    group="data",
+    settings=ImagesSettings,
+    described={
+        "sample": "Compose the embedded sample instead of reading images.",
+        "sample_train": "Train images of the sample.",
+        "sample_val": "Val images of the sample.",
+        "sources": "Where images lie, see `ImageSource`; without them EXNIHILO_IMAGES and "
+        "EXNIHILO_ANNOTATIONS name them.",
+        "shard_size": "Images a shard.",
+        "max_pixels": "Larger images are rejected.",
+        "evaluation_fraction": "Share of the annotated images that is scored and not trained on.",
+        "max_rejected_share": "More rejected images than this fail the run.",
+        "stuff_grouping": "Label map of ground-truth stuff: none, or coco15 (U2Seg's 15 groups).",
+        "merge_stuff_segments": "Merge ground-truth segments of one stuff group in an image.",
+    },
+    version="1",
+    kinds={"arrow"},
+)
+def images(run: StageRun[ImagesSettings], inputs: InputPaths) -> Result:
     """The tables of all images, and of the files that were rejected."""
-    require_partitions(context)
-    stage = store.stage("images")
-    log = context.log.info
-    try:
-        settings = _settings(given_settings(config, stage), read_remembered(stage), inputs, stage)
-        sources = _sources(settings, stage.path.parent, log)
-        digest = digest_of(CODE_VERSION, settings, sources, sources_state(sources))
-        previous = stage.current()
-        known = None if previous is None else read_table(previous.folder / "images.arrow")
+    settings = _with_sources(run, inputs)
+    sources = _sources(settings, run.stage.path.parent, run.log)
+    previous = run.stage.current()
+    known = None if previous is None else read_table(previous.folder / "images.arrow")
 
-        def compute(folder: Path) -> dict[str, Any]:
-            scan = scan_sources(
-                sources,
-                previous=known,
-                shard_size=settings.shard_size,
-                max_pixels=settings.max_pixels,
-                evaluation_fraction=settings.evaluation_fraction,
-                log=log,
-            )
-            _check_rejected(scan, settings.max_rejected_share, stage.path / "rejected.arrow")
-            return _write(folder, scan, sources, settings)
+    def compute(folder: Path) -> dict[str, Any]:
+        scan = scan_sources(
+            sources,
+            previous=known,
+            shard_size=settings.shard_size,
+            max_pixels=settings.max_pixels,
+            evaluation_fraction=settings.evaluation_fraction,
+            log=run.log,
+        )
+        _check_rejected(scan, settings.max_rejected_share, run.stage.path / "rejected.arrow")
+        return _write(folder, scan, sources, settings)
 
-        version = materialise(stage, digest, settings, compute, log)
-    except InputError as error:
-        raise dg.Failure(str(error)) from error
+    version = run.materialise(compute, sources, sources_state(sources), settings=settings)
     table = read_table(version.folder / "images.arrow")
-    summary = {"other_files": 0, **version.summary}  # versions of older releases do not count them
-    log(
+    summary = version.summary
+    run.log(
         f"images: {summary['images']}; rejected: {summary['rejected']}"
         f"{_counts(summary['rejected_by_reason'])}; other files: {summary['other_files']}"
     )
@@ -144,29 +108,26 @@ def images(
     )
 
 
-def _settings(
-    given: dict[str, Any], remembered: dict[str, Any], inputs: InputPaths, stage: StageFolder
-) -> ImagesSettings:
+def _with_sources(run: StageRun[ImagesSettings], inputs: InputPaths) -> ImagesSettings:
     """Settings whose sources are this run's config's, else the environment's, else the last run's.
 
     Raises:
         InputError: The sources share no image root with those of the last run.
     """
-    named = given.get("sources")
-    old_sources = tuple(ImageSource(**source) for source in remembered.pop("sources", ()))
-    given["sources"] = old_sources
-    if named is not None:
-        given["sources"] = tuple(ImageSource(**dict(source)) for source in named)
-    elif inputs.images and not given.get("sample"):
-        given["sources"] = (
+    remembered = read_remembered(run.stage).get("sources", ())
+    old_sources = tuple(ImageSource(**source) for source in remembered)
+    settings = run.settings
+    if "sources" not in run.given and inputs.images and not run.given.get("sample"):
+        sources = (
             READERS["coco"](inputs.images, inputs.annotations)
             if inputs.annotations
             else READERS["folder"](inputs.images)
         )
-    if named is not None or inputs.images:
-        given.setdefault("sample", False)
-    _refuse_other_images(old_sources, given["sources"], stage)
-    return ImagesSettings(**(remembered | given))
+        settings = replace(settings, sources=sources)
+    if "sample" not in run.given and ("sources" in run.given or inputs.images):
+        settings = replace(settings, sample=False)
+    _refuse_other_images(old_sources, settings.sources, run.stage)
+    return settings
 
 
 def _refuse_other_images(
@@ -195,7 +156,7 @@ def _sources(
         return settings.sources
     raise InputError(
         "no images were named: set EXNIHILO_IMAGES to a folder (make run IMAGES=...), or "
-        "ops.images.config.sources in the run config"
+        "resources.dataset.config.stages.images.sources in the run config"
     )
 
 
@@ -284,10 +245,9 @@ def read_images(version: Version) -> pa.Table:
     return read_table(version.folder / "images.arrow")
 
 
-def train_images(store: Store) -> pa.Table:
+def train_images(version: Version) -> pa.Table:
     """The images of the train split."""
-    table = read_images(store.stage("images").require())
-    return rows_in(table, "split", ["train"])
+    return rows_in(read_images(version), "split", ["train"])
 
 
 def shards_of(table: pa.Table) -> dict[int, pa.Table]:

@@ -3,25 +3,22 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from assets.data.images import images
+from assets.labels.pseudo_labels import pseudo_labels
 from assets.stages.metadata import curve
 from assets.stages.partitions import CLUSTERINGS
-from assets.stages.run import materialise, result
-from assets.stages.settings import config_for, resolve_settings, settings_dict
-from assets.stages.store import Store, digest_of, write_atomically
+from assets.stages.settings import settings_dict
+from assets.stages.stage import Result, StageRun, result, stage
 from segmodels.detector.settings import TrainSettings, config_texts
+from segmodels.engine.device import uses_gpu
 from segmodels.engine.lifetime import PARENT_PID
 
-CODE_VERSION = "1"
-TrainConfig = config_for(
-    TrainSettings,
-    config="cpu_r18_half, cpu_r18, paper_r50, or the path of an mmengine config file.",
-    iterations="Optimiser steps.",
-)
 REQUEST_FILE = "request.json"
 
 
@@ -45,27 +42,24 @@ class TrainerLauncher(dg.ConfigurableResource):
         return [sys.executable, *torchrun, *module]
 
 
-@dg.asset(
-    group_name="model",
-    deps=["images", "pseudo_labels"],
-    partitions_def=CLUSTERINGS.definition,
-    code_version=CODE_VERSION,
+@stage(
+    group="model",
+    inputs=(images, pseudo_labels),
+    settings=TrainSettings,
+    described={
+        "config": "cpu_r18_half, cpu_r18, paper_r50, or the path of an mmengine config file.",
+        "iterations": "Optimiser steps.",
+    },
+    version="1",
+    partitions=CLUSTERINGS,
     kinds={"pytorch"},
-    pool="gpu",
 )
 def segmenter(
-    context: dg.AssetExecutionContext,
-    config: TrainConfig,  # type: ignore[valid-type]
-    store: Store,
-    trainer: TrainerLauncher,
-    pipes: dg.PipesSubprocessClient,
-) -> dg.MaterializeResult[None]:
+    run: StageRun[TrainSettings], trainer: TrainerLauncher, pipes: dg.PipesSubprocessClient
+) -> Result:
     """PanopticFPN with cascade heads: things are clusters, stuff are STEGO clusters and "thing"."""
-    key = CLUSTERINGS.key_of(context)
-    stage = store.stage("segmenter", str(key))
-    settings = resolve_settings(config, TrainSettings, stage)
-    labels = store.stage("pseudo_labels", str(key)).require()
-    images_file = store.stage("images").require().folder / "images.arrow"
+    labels = run.input(pseudo_labels)
+    images_file = run.input(images).folder / "images.arrow"
 
     def compute(folder: Path) -> dict[str, Any]:
         request = {
@@ -73,23 +67,29 @@ def segmenter(
             "pseudo_labels": str(labels.folder),
             "work_dir": str(folder),
             "device": trainer.device,
-            "settings": settings_dict(settings),
+            "settings": settings_dict(run.settings),
         }
-        write_atomically(folder / REQUEST_FILE, json.dumps(request, indent=1, sort_keys=True))
+        request_file = folder / REQUEST_FILE
+        request_file.write_text(json.dumps(request, indent=1, sort_keys=True))
         pipes.run(
-            context=context.op_execution_context,
-            command=trainer.command(folder / REQUEST_FILE),
+            context=run.context.op_execution_context,
+            command=trainer.command(request_file),
             cwd=str(Path(__file__).resolve().parents[2]),
             # Threads that spin while they wait make a busy machine twenty times slower.
             env={"OMP_WAIT_POLICY": "PASSIVE", PARENT_PID: str(os.getpid())},
         )
-        (folder / REQUEST_FILE).unlink()
+        request_file.unlink()
         from segmodels.detector.training import training_summary
 
         return training_summary(folder)
 
-    digest = digest_of(CODE_VERSION, settings, labels.digest, config_texts(settings.config))
-    version = materialise(stage, digest, settings, compute, context.log.info, resumable=True)
+    version = run.materialise(
+        compute,
+        labels.digest,
+        config_texts(run.settings.config),
+        resumable=True,
+        on_gpu=partial(uses_gpu, trainer.device),
+    )
     losses = version.summary["losses"]
     return result(
         version,

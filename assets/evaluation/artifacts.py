@@ -7,38 +7,18 @@ import pyarrow as pa
 
 from assets.data.images import dataset_sources, read_images
 from assets.stages.shards import finished_shards
-from assets.stages.store import Store, Version
+from assets.stages.store import Version
 from segmodels.formats.arrow import read_table
 
 if TYPE_CHECKING:
     from segmodels.report.artifacts import RunArtifacts
-
-STAGES = (
-    "images",
-    "dino_features",
-    "maskcut_masks",
-    "thing_masks",
-    "instance_embeddings",
-    "instance_clusters",
-    "stuff_model",
-    "pseudo_labels",
-    "segmenter",
-    "predictions",
-)
-
-
-def upstream_versions(store: Store, key: str) -> dict[str, Version]:
-    """The current version of every stage that the scores of a clustering depend on."""
-    return {
-        name: store.stage(name, key).current() or store.stage(name).require() for name in STAGES
-    }
 
 
 def run_artifacts(upstream: Mapping[str, Version], images: pa.Table) -> "RunArtifacts":
     """Read the artifacts of a run.
 
     Args:
-        upstream: of `upstream_versions`.
+        upstream: the versions that the scores depend on, by stage.
         images: the predicted images, or some of them (IMAGES_SCHEMA).
     """
     from segmodels.evaluation.predictions import Predictions

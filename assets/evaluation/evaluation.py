@@ -1,60 +1,65 @@
 """Stage evaluation: scores under every protocol, and the report."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.detector.predictions import predicted_images
-from assets.evaluation.artifacts import STAGES, run_artifacts, upstream_versions
+from assets.backbones.dino_features import dino_features
+from assets.clusters.instance_clusters import instance_clusters
+from assets.data.images import images
+from assets.detector.predictions import predicted_images, predictions
+from assets.detector.segmenter import segmenter
+from assets.evaluation.artifacts import run_artifacts
+from assets.labels.pseudo_labels import pseudo_labels
+from assets.masks.instance_embeddings import instance_embeddings
+from assets.masks.maskcut_masks import maskcut_masks
+from assets.masks.thing_masks import thing_masks
 from assets.stages.metadata import picture
 from assets.stages.partitions import CLUSTERINGS
-from assets.stages.run import materialise, result
-from assets.stages.store import Store, digest_of
-from segmodels.formats.errors import InputError
-
-CODE_VERSION = "1"
+from assets.stages.stage import NoSettings, Result, StageRun, result, stage
+from assets.stuff.stuff_model import stuff_model
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """The evaluation has no settings: every protocol is always computed."""
-
-
-@dg.asset(
-    group_name="evaluation",
-    deps=STAGES,
-    partitions_def=CLUSTERINGS.definition,
-    code_version=CODE_VERSION,
+@stage(
+    group="evaluation",
+    inputs=(
+        images,
+        dino_features,
+        maskcut_masks,
+        thing_masks,
+        instance_embeddings,
+        instance_clusters,
+        stuff_model,
+        pseudo_labels,
+        segmenter,
+        predictions,
+    ),
+    version="1",
+    partitions=CLUSTERINGS,
     kinds={"arrow"},
 )
-def evaluation(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult[None]:
+def evaluation(run: StageRun[NoSettings]) -> Result:
     """Scores under every protocol, and the report; without ground truth, statistics and pictures."""
-    key, log = str(CLUSTERINGS.key_of(context)), context.log.info
-    upstream = upstream_versions(store, key)
+    upstream = run.inputs()
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.report.comparisons import comparison_sheet
         from segmodels.report.run_report import evaluate_run, headline_scores
 
-        artifacts = run_artifacts(upstream, predicted_images(store))
-        title = f"{store.dataset.name}, {artifacts.predictions.num_things} clusters ({key})"
+        artifacts = run_artifacts(upstream, predicted_images(upstream["images"]))
+        num_things = artifacts.predictions.num_things
+        title = f"{run.store.dataset.name}, {num_things} clusters ({run.key})"
         settings = {name: version.settings for name, version in upstream.items()}
-        scored = evaluate_run(folder, artifacts, title=title, settings=settings, log=log)
+        scored = evaluate_run(folder, artifacts, title=title, settings=settings, log=run.log)
         return {
             "headline": headline_scores(scored.metrics),
             "preview": picture(comparison_sheet(artifacts, scored.mapping)).value,
         }
 
-    digest = digest_of(CODE_VERSION, {name: found.digest for name, found in upstream.items()})
-    stage = store.stage("evaluation", key)
-    try:
-        version = materialise(stage, digest, EvaluationSettings(), compute, log)
-    except InputError as error:
-        raise dg.Failure(str(error)) from error
+    version = run.materialise(compute, {name: found.digest for name, found in upstream.items()})
     report = version.folder / "report.html"
-    log(f"report: {report}")
+    run.log(f"report: {report}")
     table = (version.folder / "metrics.txt").read_text()
     return result(
         version,

@@ -3,47 +3,39 @@
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
-from assets.data.images import identity_of, train_images
+from assets.clusters.instance_clusters import instance_clusters
+from assets.data.images import identity_of, images, shards_of, train_images
+from assets.masks.thing_masks import thing_masks
 from assets.stages.metadata import label_sheet, table_metadata
 from assets.stages.partitions import CLUSTERINGS
-from assets.stages.run import materialise, result
-from assets.stages.settings import config_for, resolve_settings
 from assets.stages.shards import finished_shards
-from assets.stages.store import Store, digest_of
+from assets.stages.stage import Result, StageRun, result, stage
+from assets.stuff.stuff_model import stuff_model
+from assets.stuff.stuff_segments import stuff_segments
 from segmodels.formats.arrow import read_table
 from segmodels.u2seg.labels import LabelSettings
 
-CODE_VERSION = "1"
-LabelConfig = config_for(
-    LabelSettings,
-    stuff_cover_limit="A stuff class becomes void when things cover more than this share of it.",
-    keep_instance_free="Keep images without things (the released code drops them).",
-)
 
-
-@dg.asset(
-    group_name="labels",
-    deps=["images", "thing_masks", "instance_clusters", "stuff_model", "stuff_segments"],
-    partitions_def=CLUSTERINGS.definition,
-    code_version=CODE_VERSION,
+@stage(
+    group="labels",
+    inputs=(images, thing_masks, instance_clusters, stuff_model, stuff_segments),
+    settings=LabelSettings,
+    described={
+        "stuff_cover_limit": "A stuff class becomes void when things cover more than this share "
+        "of it.",
+        "keep_instance_free": "Keep images without things (the released code drops them).",
+    },
+    version="1",
+    partitions=CLUSTERINGS,
     kinds={"arrow"},
 )
-def pseudo_labels(
-    context: dg.AssetExecutionContext,
-    config: LabelConfig,  # type: ignore[valid-type]
-    store: Store,
-) -> dg.MaterializeResult[None]:
+def pseudo_labels(run: StageRun[LabelSettings]) -> Result:
     """Panoptic pseudo labels of the training images (U2Seg eq. 5)."""
-    key = CLUSTERINGS.key_of(context)
-    stage = store.stage("pseudo_labels", str(key))
-    settings = resolve_settings(config, LabelSettings, stage)
-    table = train_images(store)
-    things = store.stage("thing_masks").require()
-    clusters = store.stage("instance_clusters", str(key)).require()
-    stuff = store.stage("stuff_segments").require()
-    num_stuff = int(store.stage("stuff_model").require().settings["num_clusters"])
+    table = train_images(run.input(images))
+    things, clusters = run.input(thing_masks), run.input(instance_clusters)
+    stuff = run.input(stuff_segments)
+    finished_shards(stuff).require(shards_of(table), "stuff_segments")
+    num_stuff = int(run.input(stuff_model).settings["num_clusters"])
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.u2seg.label_export import write_pseudo_labels
@@ -54,23 +46,16 @@ def pseudo_labels(
             read_table(things.folder / "masks.arrow"),
             read_table(clusters.folder / "clusters.arrow"),
             finished_shards(stuff).table("segments.arrow"),
-            num_things=key.num_clusters,
+            num_things=run.key.num_clusters,
             num_stuff=num_stuff,
-            settings=settings,
-            log=context.log.info,
+            settings=run.settings,
+            log=run.log,
         )
-        return {**counts, "num_things": key.num_clusters, "num_stuff": num_stuff}
+        return {**counts, "num_things": run.key.num_clusters, "num_stuff": num_stuff}
 
-    digest = digest_of(
-        CODE_VERSION,
-        settings,
-        identity_of(table),
-        things.digest,
-        clusters.digest,
-        stuff.digest,
-        num_stuff,
+    version = run.materialise(
+        compute, identity_of(table), things.digest, clusters.digest, stuff.digest, num_stuff
     )
-    version = materialise(stage, digest, settings, compute, context.log.info)
     return result(
         version,
         {

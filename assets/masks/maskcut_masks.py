@@ -1,51 +1,39 @@
 """Stage maskcut_masks: MaskCut and dense CRF, by shard."""
 
-import dagster as dg
-
+from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import maskcut_advice
-from assets.data.images import read_images, shards_of
+from assets.data.images import images, read_images, shards_of
 from assets.stages.metadata import area_histogram, mask_sheet, table_metadata
-from assets.stages.run import result
-from assets.stages.settings import config_for, resolve_settings
-from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
-from assets.stages.store import Store, digest_of
+from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.stage import Result, StageRun, Work, result, stage
+from kernels.backend import resolve_backend
 from segmodels.cutler.maskcut_shards import MaskCutShard, MaskCutStageSettings, maskcut_shard
 
-CODE_VERSION = "1"
-MaskCutConfig = config_for(MaskCutStageSettings)
 
-
-@dg.asset(
-    group_name="masks",
-    deps=["images", "dino_features"],
-    code_version=CODE_VERSION,
+@stage(
+    group="masks",
+    inputs=(images, dino_features),
+    settings=MaskCutStageSettings,
+    version="1",
     kinds={"arrow"},
 )
-def maskcut_masks(
-    context: dg.AssetExecutionContext,
-    config: MaskCutConfig,  # type: ignore[valid-type]
-    store: Store,
-    shards: ShardRunner,
-) -> dg.MaterializeResult[None]:
+def maskcut_masks(run: StageRun[MaskCutStageSettings], shards: ShardRunner) -> Result:
     """Masks by MaskCut, refined by the dense CRF, at each image's own size."""
-    stage = store.stage("maskcut_masks")
-    chosen = resolve_settings(config, MaskCutStageSettings, stage)
-    settings = chosen.with_advice(maskcut_advice(store))
-    table = read_images(store.stage("images").require())
-    work = shards_of(table)
-    features = finished_shards(store.stage("dino_features").require())
-    features.require(work, "dino_features")
-    tasks = [
-        ShardTask(
-            shard,
-            digest_of(CODE_VERSION, settings, features.digests[shard]),
-            maskcut_shard,
+    stored = run.input(dino_features)
+    settings = run.settings.with_advice(maskcut_advice(stored))
+    table = read_images(run.input(images))
+    features = finished_shards(stored)
+    rows_of = shards_of(table)
+    features.require(rows_of, "dino_features")
+    work = {
+        shard: Work(
             MaskCutShard(rows, features.folders[shard], settings),
+            (settings, features.digests[shard]),
         )
-        for shard, rows in work.items()
-    ]
-    version, computed = materialise_shards(
-        stage, tasks, shards, settings=chosen, log=context.log.info
+        for shard, rows in rows_of.items()
+    }
+    version, computed = run.materialise_shards(
+        maskcut_shard, work, shards, on_gpu=lambda: resolve_backend(settings.backend) == "gpu"
     )
     masks = finished_shards(version).table("masks.arrow")
     return result(

@@ -4,14 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
 from assets.stages.locks import gpu_locked
 from assets.stages.manifest import DamagedResultError, verify
 from assets.stages.settings import remember
 from assets.stages.store import StageFolder, Version
-
-Metadata = Mapping[str, Any]
 
 
 def never() -> bool:
@@ -53,15 +49,3 @@ def materialise(
             summary = compute(folder)
         # Only settings that led to a result are worth repeating.
         return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
-
-
-def result(version: Version, metadata: Metadata) -> dg.MaterializeResult[None]:
-    """Dagster's record of a stage: its data version is the digest of what it was made from."""
-    return dg.MaterializeResult(
-        metadata={
-            "folder": dg.MetadataValue.path(str(version.folder)),
-            "settings": dg.MetadataValue.json(version.settings),
-            **metadata,
-        },
-        data_version=dg.DataVersion(version.digest),
-    )

@@ -11,6 +11,7 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,7 @@ class StageConfig(dg.Config):
         return {name: value for name, value in dict(self).items() if value is not None}
 
 
-def config_for(settings_class: type, **described: str) -> type[StageConfig]:
+def config_for(settings_class: type, described: Mapping[str, str]) -> type[StageConfig]:
     """The run-config class of a settings dataclass, field by field, all optional.
 
     Args:
@@ -58,9 +59,9 @@ def _configurable(settings_class: type) -> list["dataclasses.Field[Any]"]:
 
 
 def _default_of(field: "dataclasses.Field[Any]") -> object:
-    if field.default_factory is not dataclasses.MISSING:
+    if field.default_factory is not MISSING:
         return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
+    return None if field.default is MISSING else field.default
 
 
 def _config_type(hint: Any) -> Any:
@@ -70,16 +71,28 @@ def _config_type(hint: Any) -> Any:
         return type(typing.get_args(hint)[0])
     if origin is tuple:
         return list[_config_type(typing.get_args(hint)[0])]  # type: ignore[misc]
+    if dataclasses.is_dataclass(hint):
+        return _nested_config(hint)
     if origin in (typing.Union, types.UnionType):
         (inner,) = [arm for arm in typing.get_args(hint) if arm is not type(None)]
         return _config_type(inner)
     return hint
 
 
+def _nested_config(record: Any) -> type[dg.Config]:
+    """The config of one record in a list: its dataclass field by field, with its defaults."""
+    hints = typing.get_type_hints(record)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is MISSING else field.default)
+        for field in dataclasses.fields(record)
+    }
+    return create_model(f"{record.__name__}Config", __base__=dg.Config, **fields)
+
+
 def resolve_settings(
-    config: StageConfig, settings_class: type[Settings], stage: StageFolder
+    given: Mapping[str, Any], settings_class: type[Settings], stage: StageFolder
 ) -> Settings:
-    """Merge defaults, what the dataset remembers of this stage, and what the run names.
+    """Merge defaults, what the dataset remembers of this stage, and what the run gives.
 
     Raises:
         dg.Failure: a value has no meaning for the stage; the message is the settings' own.
@@ -87,7 +100,7 @@ def resolve_settings(
     remembered = read_remembered(stage)
     known = {field.name for field in _configurable(settings_class)}
     merged = {name: value for name, value in remembered.items() if name in known}
-    merged |= given_settings(config, stage)
+    merged |= given
     hints = typing.get_type_hints(settings_class)
     values = {name: _from_config(hints[name], value) for name, value in merged.items()}
     for name, value in values.items():
@@ -119,7 +132,12 @@ def given_settings(config: StageConfig, stage: StageFolder) -> dict[str, Any]:
 
 
 def _from_config(hint: Any, value: Any) -> Any:
-    return tuple(value) if typing.get_origin(hint) is tuple and value is not None else value
+    if typing.get_origin(hint) is not tuple or value is None:
+        return value
+    record, *_ = typing.get_args(hint)
+    if dataclasses.is_dataclass(record):
+        return tuple(typing.cast("Any", record)(**dict(one)) for one in value)
+    return tuple(value)
 
 
 def _require_choice(stage: str, name: str, hint: Any, value: object) -> None:

@@ -71,17 +71,36 @@ class ShardSet:
             )
 
 
+Reduce = Callable[[ShardSet, Path], None]
+"""Fills a folder from all shards of a stage: what needs them all, as a table of neighbours."""
+
+
 def finished_shards(version: Version) -> ShardSet:
     """The shards that a version of a sharded stage is made of, their files verified.
 
     Raises:
         DamagedResultError: a shard has lost a file; the message names it.
     """
-    names: dict[str, str] = version.summary["shards"]
-    # A pointer that was read back has its keys in the order of their text: 0, 1, 10, 2.
-    folders = {shard: version.folder / names[str(shard)] for shard in sorted(map(int, names))}
-    for folder in folders.values():
+    shards = _shard_set(version.folder, version.summary["shards"])
+    for folder in shards.in_order:
         verify(folder, version.stage)
+    return shards
+
+
+def reduced_folder(version: Version) -> Path:
+    """What a sharded stage reduced its shards to, its files verified.
+
+    Raises:
+        DamagedResultError: it has lost a file; the message names it.
+    """
+    folder = version.folder.parent / f"reduced-{version.digest}"
+    verify(folder, version.stage)
+    return folder
+
+
+def _shard_set(root: Path, names: Mapping[str, str]) -> ShardSet:
+    # A pointer that was read back has its keys in the order of their text: 0, 1, 10, 2.
+    folders = {shard: root / names[str(shard)] for shard in sorted(map(int, names))}
     digests = {shard: folder.name.split("-")[1] for shard, folder in folders.items()}
     return ShardSet(folders, digests)
 
@@ -145,13 +164,15 @@ def materialise_shards(
     settings: object,
     log: Callable[[str], None],
     facts: Mapping[str, Any] | None = None,
+    reduce: Reduce | None = None,
     on_gpu: Callable[[], bool] = never,
 ) -> tuple[Version, int]:
     """Bring a sharded stage up to date.
 
     Shards whose input digest is already there, with all their files, are kept; the others are
     computed; shards of an older question are removed once the new set is complete. `facts` join
-    the version's summary. `on_gpu` says whether shards need the GPU to themselves.
+    the version's summary. `reduce` is done before the version becomes current. `on_gpu` says
+    whether shards need the GPU to themselves.
 
     Returns:
         The current version and the number of shards that were computed.
@@ -166,15 +187,21 @@ def materialise_shards(
             with gpu_locked(on_gpu(), stage.run, log):
                 _compute(stage, missing, runner, log)
         names = {str(task.shard): shard_name(task) for task in tasks}
-        totals = _totals([root / name for name in names.values()])
+        digest = digest_of(sorted(names.items()))
+        shards = _shard_set(root, names)
+        reduced = stage.path / f"reduced-{digest}"
+        if reduce is not None and not _is_finished(stage, reduced, log):
+            with finished_folder(reduced) as folder:
+                reduce(shards, folder)
         version = stage.point_to(
-            digest_of(sorted(names.items())),
+            digest,
             settings=remember(stage, settings),
-            summary={"shards": names, "totals": totals, **(facts or {})},
+            summary={"shards": names, "totals": _totals(shards.in_order), **(facts or {})},
             folder="shards",
         )
-        for folder in root.iterdir():
-            if folder.name not in set(names.values()):
+        current = {*shards.in_order, reduced}
+        for folder in [*root.iterdir(), *stage.path.glob("reduced-*")]:
+            if folder not in current:
                 shutil.rmtree(folder, ignore_errors=True)
     return version, len(missing)
 

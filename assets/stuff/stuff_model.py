@@ -6,15 +6,11 @@ from typing import Any
 
 import dagster as dg
 
-from assets.backbones.weights import backbone_name
+from assets.backbones.dino_features import dino_features
 from assets.stages.metadata import curve
-from assets.stages.run import materialise, result
-from assets.stages.settings import config_for, resolve_settings
-from assets.stages.shards import finished_shards
-from assets.stages.store import Store, digest_of
-from assets.stuff.stuff_features import neighbours_folder
-
-CODE_VERSION = "1"
+from assets.stages.shards import finished_shards, reduced_folder
+from assets.stages.stage import Result, StageRun, result, stage
+from assets.stuff.stuff_features import NEIGHBOURS, stuff_features
 
 
 @dataclass(frozen=True)
@@ -32,39 +28,30 @@ class StuffModelSettings:
     seed: int = 0
 
 
-StuffModelConfig = config_for(StuffModelSettings, num_clusters="Stuff clusters S.")
-
-
-@dg.asset(
-    group_name="stuff",
-    deps=["stuff_features"],
-    code_version=CODE_VERSION,
+@stage(
+    group="stuff",
+    inputs=(dino_features, stuff_features),
+    settings=StuffModelSettings,
+    described={"num_clusters": "Stuff clusters S."},
+    version="1",
     kinds={"pytorch"},
-    pool="gpu",
 )
-def stuff_model(
-    context: dg.AssetExecutionContext,
-    config: StuffModelConfig,  # type: ignore[valid-type]
-    store: Store,
-) -> dg.MaterializeResult[None]:
+def stuff_model(run: StageRun[StuffModelSettings]) -> Result:
     """STEGO's head and cluster centroids, trained by feature correspondence."""
-    stage = store.stage("stuff_model")
-    settings = resolve_settings(config, StuffModelSettings, stage)
-    upstream_stage = store.stage("stuff_features")
-    upstream = upstream_stage.require()
-    backbone = backbone_name(store)
+    features, settings = run.input(stuff_features), run.settings
+    backbone = str(run.input(dino_features).settings["backbone"])
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.stego.presets import loss_preset
         from segmodels.stego.shards import StoredViews, read_neighbours
         from segmodels.stego.training import StegoSettings, train_stego
 
-        views = StoredViews(finished_shards(upstream).in_order)
-        neighbours = read_neighbours(neighbours_folder(upstream_stage.path, upstream))
+        views = StoredViews(finished_shards(features).in_order)
+        neighbours = read_neighbours(reduced_folder(features) / NEIGHBOURS)
 
         def report(step: int, loss: float) -> None:
             if step % max(1, settings.steps // 10) == 0:
-                context.log.info(f"STEGO: step {step} of {settings.steps}, loss {loss:.4f}")
+                run.log(f"STEGO: step {step} of {settings.steps}, loss {loss:.4f}")
 
         model = train_stego(
             views,
@@ -77,9 +64,8 @@ def stuff_model(
         history = [dict(zip(names, map(float, row), strict=True)) for row in model.history]
         return {"views": views.shape[0], "history": history}
 
-    digest = digest_of(CODE_VERSION, settings, upstream.digest, backbone)
     try:
-        version = materialise(stage, digest, settings, compute, context.log.info)
+        version = run.materialise(compute, features.digest, backbone)
     except ValueError as error:
         raise dg.Failure(f"stuff_model: {error}") from error
     history = version.summary["history"]

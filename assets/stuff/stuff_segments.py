@@ -1,18 +1,16 @@
 """Stage stuff_segments: the stuff cluster of every pixel, by shard."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
-import dagster as dg
-
+from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights, stuff_backbone
-from assets.data.images import identity_of, shards_of, train_images
+from assets.data.images import identity_of, images, shards_of, train_images
 from assets.stages.metadata import stuff_sheet, table_metadata
-from assets.stages.run import result
-from assets.stages.settings import config_for, resolve_settings
-from assets.stages.shards import ShardRunner, ShardTask, finished_shards, materialise_shards
-from assets.stages.store import Store, digest_of
-
-CODE_VERSION = "1"
+from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.stage import Result, StageRun, Work, result, stage
+from assets.stuff.stuff_model import stuff_model
+from segmodels.engine.device import uses_gpu
 
 
 @dataclass(frozen=True)
@@ -28,48 +26,35 @@ class StuffSegmentSettings:
     crf: bool = True
 
 
-StuffSegmentConfig = config_for(StuffSegmentSettings)
-
-
-@dg.asset(
-    group_name="stuff",
-    deps=["images", "dino_features", "stuff_model"],
-    code_version=CODE_VERSION,
+@stage(
+    group="stuff",
+    inputs=(images, dino_features, stuff_model),
+    settings=StuffSegmentSettings,
+    version="1",
     kinds={"arrow"},
-    pool="gpu",
 )
 def stuff_segments(
-    context: dg.AssetExecutionContext,
-    config: StuffSegmentConfig,  # type: ignore[valid-type]
-    store: Store,
-    weights: Weights,
-    shards: ShardRunner,
-) -> dg.MaterializeResult[None]:
+    run: StageRun[StuffSegmentSettings], weights: Weights, shards: ShardRunner
+) -> Result:
     """The stuff cluster of every pixel of the training images, as mask rows."""
     from segmodels.stego.segmentation import SegmentationSettings
     from segmodels.stego.shards import StuffSegmentShard, stuff_segment_shard
 
-    stage = store.stage("stuff_segments")
-    settings = resolve_settings(config, StuffSegmentSettings, stage)
-    backbone = stuff_backbone(store, weights, context.log.info)
-    model = store.stage("stuff_model").require()
-    table = train_images(store)
-    tasks = [
-        ShardTask(
-            shard,
-            digest_of(CODE_VERSION, settings, backbone.digest, model.digest, identity_of(rows)),
-            stuff_segment_shard,
-            StuffSegmentShard(
-                rows,
-                model.folder / "stego.safetensors",
-                SegmentationSettings(**asdict(settings)),
-                backbone,
-            ),
+    backbone = stuff_backbone(run.input(dino_features), weights, run.log)
+    model, table = run.input(stuff_model), train_images(run.input(images))
+    file, settings = (
+        model.folder / "stego.safetensors",
+        SegmentationSettings(**asdict(run.settings)),
+    )
+    work = {
+        shard: Work(
+            StuffSegmentShard(rows, file, settings, backbone),
+            (backbone.digest, model.digest, identity_of(rows)),
         )
         for shard, rows in shards_of(table).items()
-    ]
-    version, computed = materialise_shards(
-        stage, tasks, shards, settings=settings, log=context.log.info
+    }
+    version, computed = run.materialise_shards(
+        stuff_segment_shard, work, shards, on_gpu=partial(uses_gpu, backbone.device)
     )
     segments = finished_shards(version).table("segments.arrow")
     return result(

@@ -12,3 +12,8 @@ def resolve_device(device: str) -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+
+
+def uses_gpu(device: str) -> bool:
+    """Whether a torch device, "auto" resolved, is a GPU."""
+    return resolve_device(device).startswith("cuda")

@@ -16,21 +16,22 @@ UNPARTITIONED = {
     "dino_backbone": {"images"},
     "dino_features": {"images"},
     "maskcut_masks": {"images", "dino_features"},
-    "cutler_masks": {"images", "maskcut_masks"},
+    "cutler_masks": {"maskcut_masks"},
     "thing_masks": {"images", "maskcut_masks", "cutler_masks"},
     "instance_embeddings": {"thing_masks", "images", "dino_features"},
     "stuff_features": {"images", "dino_features"},
-    "stuff_model": {"stuff_features"},
+    "stuff_model": {"dino_features", "stuff_features"},
     "stuff_segments": {"images", "dino_features", "stuff_model"},
 }
 PARTITIONED = {
-    "instance_clusters": {"instance_embeddings"},
+    "instance_clusters": {"thing_masks", "instance_embeddings"},
     "pseudo_labels": {"images", "thing_masks", "instance_clusters", "stuff_model"}
     | {"stuff_segments"},
     "segmenter": {"images", "pseudo_labels"},
     "predictions": {"images", "segmenter"},
-    "evaluation": {"images", "maskcut_masks", "thing_masks", "instance_clusters"}
-    | {"pseudo_labels", "predictions"},
+    "evaluation": {"images", "dino_features", "maskcut_masks", "thing_masks"}
+    | {"instance_embeddings", "instance_clusters", "stuff_model"}
+    | {"pseudo_labels", "segmenter", "predictions"},
 }
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import (
     Weights,
-    backbone_name,
     dataset_backbone,
     maskcut_advice,
     stuff_backbone,
@@ -37,6 +36,10 @@ def state(tmp_path):
     (tmp_path / "cache").mkdir()
     torch.save(model.state_dict(), tmp_path / "cache" / "dino_vitbase8_pretrain.pth")
     return model.state_dict()
+
+
+def features_of(store):
+    return store.stage("dino_features").require()
 
 
 def materialise(tmp_path, backbone):
@@ -71,20 +74,19 @@ def test_official_weights_in_the_cache_are_used(state, tmp_path):
     store, outcome = materialise(tmp_path, name)
     assert outcome.success
     weights = Weights(cache_folder=str(tmp_path / "cache"))
-    own = dataset_backbone(store, weights)
+    own = dataset_backbone(features_of(store), weights)
     assert own == BackboneRef(name, "cpu", tmp_path / "cache", weights_digest(state))
-    assert backbone_name(store) == name
     # What the weights recommend, at the size of the features.
-    assert maskcut_advice(store) == MaskCutAdvice(32, 0.15, center_keys=False)
-    assert stuff_backbone(store, weights, print) == own
+    assert maskcut_advice(features_of(store)) == MaskCutAdvice(32, 0.15, center_keys=False)
+    assert stuff_backbone(features_of(store), weights, print) == own
 
 
 def test_stuff_is_learned_from_the_embedded_weights_companion(tmp_path):
     store, outcome = materialise(tmp_path, "embedded")
     assert outcome.success
     weights = Weights(cache_folder=str(tmp_path / "cache"))
-    own = dataset_backbone(store, weights)
-    chosen = stuff_backbone(store, weights, print)
+    own = dataset_backbone(features_of(store), weights)
+    chosen = stuff_backbone(features_of(store), weights, print)
     companion = load_backbone("embedded_dino")
     assert own.digest == load_backbone("embedded").digest != companion.digest
     assert chosen == replace(own, name="embedded_dino", digest=companion.digest)

@@ -6,7 +6,12 @@ from typing import Literal
 import dagster as dg
 import pytest
 
-from assets.stages.settings import config_for, remember, resolve_settings
+from assets.stages.settings import (
+    config_for,
+    given_settings,
+    remember,
+    resolve_settings,
+)
 from assets.stages.store import Dataset, Store
 
 
@@ -28,7 +33,11 @@ class ThingSettings:
             raise ValueError(f"size must be positive, got {self.size}")
 
 
-ThingConfig = config_for(ThingSettings, size="Side of the square, px.")
+ThingConfig = config_for(ThingSettings, {"size": "Side of the square, px."})
+
+
+def resolved(config, stage):
+    return resolve_settings(given_settings(config, stage), ThingSettings, stage)
 
 
 @pytest.fixture
@@ -37,18 +46,18 @@ def stage(tmp_path):
 
 
 def test_defaults_come_from_the_dataclass(stage):
-    assert resolve_settings(ThingConfig(), ThingSettings, stage) == ThingSettings()
+    assert resolved(ThingConfig(), stage) == ThingSettings()
 
 
 def test_a_run_names_only_what_it_changes(stage):
-    settings = resolve_settings(ThingConfig(tau=0.2, sides=[64]), ThingSettings, stage)
+    settings = resolved(ThingConfig(tau=0.2, sides=[64]), stage)
     assert settings == ThingSettings(tau=0.2, sides=(64,))
 
 
 def test_a_stage_remembers_its_settings_for_every_partition(stage, tmp_path):
     remember(stage, ThingSettings(size=240, sides=(64,)))
     partition = Store(root=str(tmp_path), dataset=Dataset(name="birds")).stage("things", "k0030")
-    settings = resolve_settings(ThingConfig(tau=0.3), ThingSettings, partition)
+    settings = resolved(ThingConfig(tau=0.3), partition)
     assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
 
 
@@ -60,10 +69,10 @@ def stage_given(tmp_path, **given):
 def test_a_run_config_may_name_settings_of_all_stages_at_once(tmp_path, stage):
     remember(stage, ThingSettings(size=240, tau=0.1))
     given = stage_given(tmp_path, tau=0.3, sides=[64])
-    settings = resolve_settings(ThingConfig(), ThingSettings, given)
+    settings = resolved(ThingConfig(), given)
     assert settings == ThingSettings(size=240, tau=0.3, sides=(64,))
     # The stage's own config is the nearest.
-    assert resolve_settings(ThingConfig(tau=0.4), ThingSettings, given).tau == 0.4
+    assert resolved(ThingConfig(tau=0.4), given).tau == 0.4
 
 
 @pytest.mark.parametrize(
@@ -71,19 +80,19 @@ def test_a_run_config_may_name_settings_of_all_stages_at_once(tmp_path, stage):
 )
 def test_a_wrong_field_or_type_is_named_with_its_place(tmp_path, given, place):
     with pytest.raises(dg.Failure) as failure:
-        resolve_settings(ThingConfig(), ThingSettings, stage_given(tmp_path, **given))
+        resolved(ThingConfig(), stage_given(tmp_path, **given))
     assert failure.value.description.startswith(f"resources.dataset.config.stages.{place}: ")
 
 
 def test_bad_values_fail_with_the_settings_own_sentence(stage):
     with pytest.raises(dg.Failure) as failure:
-        resolve_settings(ThingConfig(size=0), ThingSettings, stage)
+        resolved(ThingConfig(size=0), stage)
     assert failure.value.description == "config of things: size must be positive, got 0"
 
 
 def test_a_choice_outside_the_list_names_the_choices(stage):
     with pytest.raises(dg.Failure) as failure:
-        resolve_settings(ThingConfig(solver="magic"), ThingSettings, stage)
+        resolved(ThingConfig(solver="magic"), stage)
     assert "one of 'lanczos', 'dense', got 'magic'" in failure.value.description
 
 
