@@ -24,7 +24,7 @@ CONFIG ?= pipelines/configs/$(if $(IMAGES),folder,sample).yaml
 KEY = $(if $(shell echo '$(CLUSTERS)' | grep -E '^[1-9][0-9]*$$'),$(shell printf 'k%04d' \
   '$(CLUSTERS)'),$(error CLUSTERS must be a whole number above 0, got $(CLUSTERS)))
 
-.PHONY: run test test-all lint ui bench clean help
+.PHONY: run chain test test-all lint ui bench clean help
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -41,10 +41,16 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(VENV)/installed ## the whole chain: on the embedded sample, or IMAGES=folder ANNOTATIONS=json CLUSTERS=300
-	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c '$(CONFIG)' \
-	  --tags '{"dagster/partition": "$(KEY)"}'
+run: chain ## the whole chain: on the embedded sample, or IMAGES=folder ANNOTATIONS=json CLUSTERS=300
+	@$(if $(FAILURE),$(error $(FAILURE)))
 	@$(BIN)/python -m pipelines.show --clustering $(KEY) --config '$(CONFIG)'
+
+# A failed run leaves its reason, which `run` ends with: make's own last line would hide it.
+FAILURE = $(shell cat failure.txt 2>/dev/null)
+chain: $(VENV)/installed
+	@rm -f failure.txt
+	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c '$(CONFIG)' \
+	  --tags '{"dagster/partition": "$(KEY)"}' || test -s failure.txt
 
 test: $(VENV)/installed-dev ## lint, types, rooms and tests
 	$(BIN)/ruff check .

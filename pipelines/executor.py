@@ -7,12 +7,15 @@ on the screen.
 import atexit
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.stages.runs import end_dead_runs, record_process
 
+# In Dagster's home, for `make run`, which ends with it in turn.
+FAILURE_FILE = "failure.txt"
 _DAGSTER = dg.multi_or_in_process_executor
 
 
@@ -36,10 +39,14 @@ class RunExecutor(dg.Executor):
         """See `dagster.Executor`."""
         record_process(plan_context.instance, plan_context.run_id)
         end_dead_runs(plan_context.instance, plan_context.log.warning)
+        failure = Path(plan_context.instance.root_directory) / FAILURE_FILE
+        failure.unlink(missing_ok=True)
         for event in self._inner.execute(plan_context, execution_plan):
             if event.is_step_failure:
+                sentence = failure_sentence(event)
                 # After Dagster's own last line, which says that the run failed and not why.
-                atexit.register(sys.stderr.write, f"\n{failure_sentence(event)}\n")
+                atexit.register(sys.stderr.write, f"\n{sentence}\n")
+                failure.write_text(sentence)
             yield event
 
 

@@ -3,6 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
+
+from assets.stages.shards import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +32,7 @@ class Settings:
     images: str
     annotations: str
     backbone_cache: Path
-    engine: str
+    engine: Engine
     recluster_counts: tuple[int, ...]
     dagster_home: str
 
@@ -38,7 +41,7 @@ def read_settings() -> Settings:
     """Settings from the environment, with the defaults of a fresh clone.
 
     Raises:
-        ValueError: EXNIHILO_COUNTS is not a list of whole numbers.
+        ValueError: EXNIHILO_COUNTS is not a list of whole numbers, or EXNIHILO_ENGINE no engine.
     """
     counts = os.environ.get("EXNIHILO_COUNTS", "300,800,2911")
     try:
@@ -47,6 +50,9 @@ def read_settings() -> Settings:
         raise ValueError(
             f"EXNIHILO_COUNTS must be whole numbers joined by commas, got {counts!r}"
         ) from None
+    engine = os.environ.get("EXNIHILO_ENGINE") or "processes"
+    if engine not in get_args(Engine):
+        raise ValueError(f"EXNIHILO_ENGINE must be serial or processes, got {engine!r}")
     images = _absolute(os.environ.get("EXNIHILO_IMAGES", ""))
     return Settings(
         store=Path(os.environ.get("EXNIHILO_STORE") or ROOT / "store").expanduser().resolve(),
@@ -55,7 +61,7 @@ def read_settings() -> Settings:
         images=images,
         annotations=_absolute(os.environ.get("EXNIHILO_ANNOTATIONS", "")),
         backbone_cache=Path(os.environ.get("EXNIHILO_CACHE") or Path.home() / ".cache/exnihilo"),
-        engine=os.environ.get("EXNIHILO_ENGINE") or "processes",
+        engine=cast("Engine", engine),
         recluster_counts=recluster_counts,
         dagster_home=os.environ.get("DAGSTER_HOME", ""),
     )

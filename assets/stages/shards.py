@@ -29,6 +29,7 @@ from segmodels.engine.lifetime import end_with_parent
 from segmodels.formats.arrow import read_table
 
 Summary = dict[str, float]
+Engine = Literal["serial", "processes"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _shard_set(root: Path, names: Mapping[str, str]) -> ShardSet:
 class ShardRunner(dg.ConfigurableResource):
     """How shards are computed: one after the other, or in worker processes."""
 
-    engine: Literal["serial", "processes"] = "serial"
+    engine: Engine = "serial"
     workers: int = 0
 
     def run(self, tasks: Sequence[ShardTask], root: Path) -> Iterator[tuple[ShardTask, Summary]]:

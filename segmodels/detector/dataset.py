@@ -1,7 +1,6 @@
 """Training data for MMDetection: the images table and a pseudo-label folder."""
 
 # The classes of MMDetection and mmengine have no types.
-# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 import json
 import math

@@ -6,7 +6,6 @@ Dropped regions stay in the denominator of the mean; box and mask losses are unc
 """
 
 # The classes of MMDetection and mmengine have no types.
-# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 from typing import Any
 

@@ -7,7 +7,6 @@ K may exceed 255 and 1000: thing labels never enter a uint8 map, and the panopti
 """
 
 # The classes of MMDetection and mmengine have no types.
-# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 from typing import Any
 

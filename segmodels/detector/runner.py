@@ -1,7 +1,6 @@
 """mmengine's Runner on a given device, with a quiet console."""
 
 # The classes of MMDetection and mmengine have no types.
-# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 import logging
 import os

@@ -1,7 +1,6 @@
 """mmengine's training loop and hooks: exact resume, safe checkpoints, progress."""
 
 # The classes of MMDetection and mmengine have no types.
-# mypy: disallow-subclassing-any=False, warn-return-any=False
 
 import math
 import time

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,7 @@ BIN = Path(sys.executable).parent
 @pytest.fixture
 def environment(tmp_path):
     """A fresh Dagster home with the project's own instance file, and an empty store."""
-    # Its folders are relative to where commands start; here they must not be the project's own.
-    instance = (ROOT / "dagster.yaml").read_text().replace(": .dagster", f": {tmp_path}/.dagster")
-    (tmp_path / "dagster.yaml").write_text(instance)
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
     kept = {name: value for name, value in os.environ.items() if "EXNIHILO" not in name}
     return kept | {"DAGSTER_HOME": str(tmp_path), "EXNIHILO_STORE": str(tmp_path / "store")}
 
@@ -74,3 +73,16 @@ def test_show_says_what_to_run_first(environment):
     run = call(environment, "python", "-m", "pipelines.show", "--clustering", "k0012")
     assert run.returncode == 1
     assert "run the job u2seg" in run.stderr
+
+
+@pytest.mark.parametrize("count", ["abc", "0", "3.5", "-1"])
+def test_make_run_refuses_what_is_no_cluster_count(environment, count):
+    run = subprocess.run(
+        ["make", "-n", "run", f"CLUSTERS={count}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"CLUSTERS must be a whole number above 0, got {count}" in run.stderr

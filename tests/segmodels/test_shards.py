@@ -141,7 +141,9 @@ def test_masks_do_not_depend_on_the_thread_count(images, tmp_path, monkeypatch):
 def masks(images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     extract_shard(FeatureShard(images, FEATURES, BACKBONE), folder)
-    settings = MaskCutStageSettings(max_masks=2).with_advice(MaskCutAdvice(64, 0.2, center_keys=True))
+    settings = MaskCutStageSettings(max_masks=2).with_advice(
+        MaskCutAdvice(64, 0.2, center_keys=True)
+    )
     counts = maskcut_shard(MaskCutShard(images, folder, settings), folder)
     table = read_table(folder / "masks.arrow")
     assert counts["masks"] == table.num_rows > 0
