@@ -52,15 +52,17 @@ chain: $(VENV)/installed
 	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c '$(CONFIG)' \
 	  --tags '{"dagster/partition": "$(KEY)"}' || test -s failure.txt
 
+# A test file a process, each with one thread: faster than one process whose threads share the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 test: $(VENV)/installed-dev ## lint, types, rooms and tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(VENV)/installed-dev ## the tests, the slow ones included
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 ui: $(VENV)/installed ## web server and daemon on 127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p 3000

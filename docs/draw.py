@@ -106,9 +106,15 @@ def rooms_svg() -> str:
     Arrows that follow from others are left out.
     """
     importers = _importers()
+    imports: dict[str, set[str]] = {name: set() for name in importers}
+    for name, own in importers.items():
+        for importer in own:
+            imports[importer].add(name)
+    # Numerics lie below every file and every model, whether or not a room imports them itself.
+    height = layers({name: own | {"kernels"} - {name} for name, own in imports.items()})
     rows: dict[int, list[str]] = {}
-    for name, row in layers(importers).items():
-        rows.setdefault(row, []).append(name)
+    for name, above in height.items():
+        rows.setdefault(max(height.values()) - above, []).append(name)
     widest = max(map(len, rows.values()))
     place = {
         name: (
