@@ -17,12 +17,12 @@ def stages_alone(*names: str) -> dg.AssetSelection:
 u2seg = dg.define_asset_job(
     "u2seg",
     selection=stages_alone(*DISCOVER, "stuff_model", *RECLUSTER),
-    description="Everything: from photographs to a scored panoptic model.",
+    description="Everything: from images to a scored panoptic model.",
 )
 discover = dg.define_asset_job(
     "discover",
     selection=stages_alone(*DISCOVER),
-    description="From photographs to thing masks.",
+    description="From images to thing masks.",
 )
 recluster = dg.define_asset_job(
     "recluster",

@@ -13,7 +13,7 @@ from segmodels.u2seg.clustering_key import ClusteringKey
 pretrain_backbone = dg.define_asset_job(
     "pretrain_backbone",
     selection=["images", "dino_backbone"],
-    description="Pre-train a DINO backbone on the dataset's own photographs, and check it.",
+    description="Pre-train a DINO backbone on the dataset's own images, and check it.",
 )
 check_backbone = dg.define_asset_job(
     "check_backbone",
