@@ -10,7 +10,6 @@ from assets.stages.metadata import bar_table, table_metadata
 from assets.stages.partitions import CLUSTERINGS
 from assets.stages.shards import finished_shards
 from assets.stages.stage import Result, StageRun, result, stage
-from assets.stages.store import MissingStageError
 from segmodels.formats.arrow import read_table
 from segmodels.u2seg.clusters import (
     ClusterSettings,
@@ -31,13 +30,7 @@ from segmodels.u2seg.embedding_shards import read_embeddings
 )
 def instance_clusters(run: StageRun[ClusterSettings]) -> Result:
     """Clusters of the instances; the partition key names their number."""
-    embeddings, things = run.input(instance_embeddings), run.input(thing_masks)
-    embedded, present = embeddings.summary["totals"]["instances"], things.summary["kept"]
-    if embedded != present:
-        raise MissingStageError(
-            f"instance_embeddings holds {embedded:g} instances and thing_masks {present}: "
-            "materialise instance_embeddings again"
-        )
+    embeddings = run.joined(instance_embeddings, thing_masks)
 
     def compute(folder: Path) -> dict[str, int]:
         vectors, ids = read_embeddings(finished_shards(embeddings).in_order)

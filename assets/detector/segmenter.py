@@ -15,7 +15,7 @@ from assets.stages.metadata import curve
 from assets.stages.partitions import CLUSTERINGS
 from assets.stages.settings import settings_dict
 from assets.stages.stage import Result, StageRun, result, stage
-from segmodels.detector.settings import TrainSettings, config_texts
+from segmodels.detector.settings import TrainSettings, config_code
 from segmodels.engine.device import uses_gpu
 from segmodels.engine.lifetime import PARENT_PID
 
@@ -86,7 +86,7 @@ def segmenter(
     version = run.materialise(
         compute,
         labels.digest,
-        config_texts(run.settings.config),
+        config_code(run.settings.config),
         resumable=True,
         on_gpu=partial(uses_gpu, trainer.device),
     )

@@ -42,6 +42,8 @@ from assets.stuff.stuff_model import stuff_model
 def evaluation(run: StageRun[NoSettings]) -> Result:
     """Scores under every protocol, and the report; without ground truth, statistics and pictures."""
     upstream = run.inputs()
+    run.joined(instance_clusters, thing_masks)
+    run.joined(predictions, pseudo_labels)
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.report.comparisons import comparison_sheet

@@ -32,7 +32,7 @@ from segmodels.u2seg.labels import LabelSettings
 def pseudo_labels(run: StageRun[LabelSettings]) -> Result:
     """Panoptic pseudo labels of the training images (U2Seg eq. 5)."""
     table = train_images(run.input(images))
-    things, clusters = run.input(thing_masks), run.input(instance_clusters)
+    things, clusters = run.input(thing_masks), run.joined(instance_clusters, thing_masks)
     stuff = run.input(stuff_segments)
     finished_shards(stuff).require(shards_of(table), "stuff_segments")
     num_stuff = int(run.input(stuff_model).settings["num_clusters"])

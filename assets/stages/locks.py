@@ -1,11 +1,13 @@
-"""Locks between runs: one run a stage's folder, one a GPU.
+"""Locks between runs: one run a stage's folder, one a GPU; readers keep a version in place.
 
 The operating system holds them (flock), so a killed process cannot keep one. Whoever waits says
 whom it waits for, sleeps meanwhile, and ends on Ctrl-C and SIGTERM.
 """
 
+import fcntl
 import getpass
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -59,6 +61,35 @@ def gpu_locked(needed: bool, run: str, log: Callable[[str], None]) -> Iterator[N
     folder = Path(tempfile.gettempdir()) / f"exnihilo-{getpass.getuser()}"
     with locked(folder / "gpu.lock", "the GPU", run, log):
         yield
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Keep a finished folder from being removed for the length of a block.
+
+    Several may read one folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_unless_read(folder: Path, guard: Path | None = None) -> None:
+    """Remove a replaced folder, unless it, or the folder that guards it, is being read.
+
+    What is left is removed when the stage is next brought up to date.
+    """
+    handle = os.open(guard or folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def _read_holder(holder: Path) -> str:

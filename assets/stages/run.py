@@ -22,6 +22,7 @@ def materialise(
     compute: Callable[[Path], Mapping[str, Any]],
     log: Callable[[str], None],
     *,
+    made_from: Mapping[str, str] | None = None,
     resumable: bool = False,
     on_gpu: Callable[[], bool] = never,
 ) -> Version:
@@ -31,6 +32,7 @@ def materialise(
         digest: of code version, settings and inputs.
         settings: the stage's settings dataclass, kept for the stage's next run.
         compute: fills the folder and returns a JSON-able summary (counts).
+        made_from: digests of the versions that were read, by stage.
         resumable: `compute` finds in its folder what an interrupted run left there.
         on_gpu: whether `compute` needs the GPU to itself; asked only where something is computed.
     """
@@ -43,9 +45,16 @@ def materialise(
                 log(f"{error} (which this run does)")
             else:
                 log(f"{stage.name}: nothing changed, keeping {current.folder}")
-                return current
+                return stage.point_to(
+                    digest,
+                    settings=remember(stage, settings),
+                    summary=current.summary,
+                    made_from=made_from,
+                )
         open_version = stage.resumable_version if resumable else stage.new_version
         with gpu_locked(on_gpu(), stage.run, log), open_version(digest) as folder:
             summary = compute(folder)
         # Only settings that led to a result are worth repeating.
-        return stage.point_to(digest, settings=remember(stage, settings), summary=summary)
+        return stage.point_to(
+            digest, settings=remember(stage, settings), summary=summary, made_from=made_from
+        )

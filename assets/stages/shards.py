@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import dagster as dg
 import pyarrow as pa
 
-from assets.stages.locks import gpu_locked
+from assets.stages.locks import gpu_locked, remove_unless_read
 from assets.stages.manifest import DamagedResultError, verify
 from assets.stages.run import never
 from assets.stages.settings import remember
@@ -166,6 +165,7 @@ def materialise_shards(
     log: Callable[[str], None],
     facts: Mapping[str, Any] | None = None,
     reduce: Reduce | None = None,
+    made_from: Mapping[str, str] | None = None,
     on_gpu: Callable[[], bool] = never,
 ) -> tuple[Version, int]:
     """Bring a sharded stage up to date.
@@ -198,12 +198,13 @@ def materialise_shards(
             digest,
             settings=remember(stage, settings),
             summary={"shards": names, "totals": _totals(shards.in_order), **(facts or {})},
+            made_from=made_from,
             folder="shards",
         )
         current = {*shards.in_order, reduced}
         for folder in [*root.iterdir(), *stage.path.glob("reduced-*")]:
             if folder not in current:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_unless_read(folder, guard=root)
     return version, len(missing)
 
 

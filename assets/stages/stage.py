@@ -10,6 +10,7 @@ digest of its result follow from the declaration.
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import dagster as dg
 
+from assets.stages.locks import reading
 from assets.stages.partitions import PartitionKind, require_partitions
 from assets.stages.run import materialise, never
 from assets.stages.settings import StageConfig, config_for, given_settings, resolve_settings
 from assets.stages.shards import Reduce, ShardRunner, ShardTask, Summary, materialise_shards
 from assets.stages.store import StageFolder, Store, Version, digest_of
 from kernels.errors import ExNihiloError
+from segmodels.engine.settings import deciding_settings
 
 Settings = TypeVar("Settings")
 Resources = ParamSpec("Resources")
@@ -32,6 +35,10 @@ Result = dg.MaterializeResult[None]
 @dataclass(frozen=True)
 class NoSettings:
     """For a stage without settings."""
+
+
+class StaleInputError(ExNihiloError, RuntimeError):
+    """Two tables that belong together were made from different versions of a third one."""
 
 
 class UndeclaredInputError(ExNihiloError, LookupError):
@@ -69,6 +76,8 @@ class StageRun(Generic[Settings]):
     ) -> None:
         self._declaration = declaration
         self._config = config
+        self._made_from: dict[str, str] = {}
+        self._reads = ExitStack()
         self.context = context
         self.store = store
 
@@ -115,7 +124,29 @@ class StageRun(Generic[Settings]):
                 f"{self._declaration.name} reads {name}: add it to the inputs of its declaration"
             )
         partition = None if asset.partitions_def is None else str(self.key)
-        return self.store.stage(name, partition).require()
+        folder = self.store.stage(name, partition)
+        version = folder.require()
+        self._reads.enter_context(reading(version.folder))
+        self._made_from |= version.made_from | {name: version.digest}
+        return version
+
+    def joined(self, table: dg.AssetsDefinition, rows: dg.AssetsDefinition) -> Version:
+        """The current version of an input whose rows name those of another by their ids.
+
+        Raises:
+            StaleInputError: it was made from another version of them, so ids mean something else.
+        """
+        version, current = self.input(table), self.input(rows)
+        if version.made_from.get(current.stage) != current.digest:
+            raise StaleInputError(
+                f"{version.stage} was made from another version of {current.stage} than the "
+                f"present one: materialise {version.stage} again (the job recluster does)"
+            )
+        return version
+
+    def close(self) -> None:
+        """Let the inputs be replaced."""
+        self._reads.close()
 
     def inputs(self) -> dict[str, Version]:
         """The current versions of all inputs, by stage."""
@@ -141,7 +172,14 @@ class StageRun(Generic[Settings]):
         used = settings or self.settings
         digest = self._digest(used, depends_on)
         return materialise(
-            self.stage, digest, used, compute, self.log, resumable=resumable, on_gpu=on_gpu
+            self.stage,
+            digest,
+            used,
+            compute,
+            self.log,
+            made_from=self._made_from,
+            resumable=resumable,
+            on_gpu=on_gpu,
         )
 
     def materialise_shards(
@@ -176,12 +214,14 @@ class StageRun(Generic[Settings]):
             log=self.log,
             facts=facts,
             reduce=reduce,
+            made_from=self._made_from,
             on_gpu=on_gpu,
         )
 
     def _digest(self, settings: Settings, depends_on: tuple[object, ...]) -> str:
         partition = [] if self._declaration.partitions is None else [str(self.key)]
-        return digest_of(self._declaration.version, settings, *partition, *depends_on)
+        decide = deciding_settings(settings)
+        return digest_of(self._declaration.version, decide, *partition, *depends_on)
 
 
 def stage(
@@ -223,6 +263,8 @@ def stage(
                 return cast("Callable[..., Result]", function)(run, **arguments)
             except ExNihiloError as error:
                 raise dg.Failure(str(error)) from error
+            finally:
+                run.close()
 
         _, *resources = inspect.signature(function).parameters.values()
         types = {"context": dg.AssetExecutionContext, "config": config_class, "store": Store}

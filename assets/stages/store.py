@@ -25,7 +25,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, PrivateAttr, create_model
 
-from assets.stages.locks import locked
+from assets.stages.locks import locked, remove_unless_read
 from assets.stages.manifest import DamagedResultError, verify, write_manifest
 from kernels.errors import ExNihiloError
 from segmodels.engine.lifetime import end_with_parent
@@ -54,13 +54,23 @@ def _jsonable(value: object) -> object:
 
 @dataclass(frozen=True)
 class Version:
-    """One finished result of a stage."""
+    """One finished result of a stage.
+
+    Attributes:
+        stage: name of the stage.
+        digest: of what it was made from.
+        folder: its files.
+        settings: those it was made with.
+        summary: counts, and what else later stages and the UI want to know without opening files.
+        made_from: digests of the versions behind it, by stage, however far up.
+    """
 
     stage: str
     digest: str
     folder: Path
     settings: dict[str, Any]
     summary: dict[str, Any]
+    made_from: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,12 @@ class StageFolder:
             record = json.loads(self.pointer.read_text())
             folder = self.path / record["folder"]
             version = Version(
-                self.name, record["digest"], folder, record["settings"], record["summary"]
+                self.name,
+                record["digest"],
+                folder,
+                record["settings"],
+                record["summary"],
+                record.get("made_from", {}),
             )
         except (ValueError, LookupError, TypeError) as error:
             raise DamagedResultError(
@@ -161,21 +176,24 @@ class StageFolder:
         *,
         settings: Mapping[str, Any],
         summary: Mapping[str, Any],
+        made_from: Mapping[str, str] | None = None,
         folder: str | None = None,
     ) -> Version:
-        """Make a finished version the current one, then remove what it replaces."""
+        """Make a finished version the current one, then remove what it replaces and nobody reads."""
         name = folder if folder is not None else f"v-{digest}"
+        origins = dict(made_from or {})
         record = {
             "digest": digest,
             "folder": name,
             "settings": dict(settings),
             "summary": dict(summary),
+            "made_from": origins,
         }
         write_atomically(self.pointer, json.dumps(record, indent=1, sort_keys=True))
         for other in [*self.path.glob("v-*"), *self.path.glob(".unfinished-*")]:
             if other.name != name:
-                shutil.rmtree(other, ignore_errors=True)
-        return Version(self.name, digest, self.path / name, dict(settings), dict(summary))
+                remove_unless_read(other)
+        return Version(self.name, digest, self.path / name, dict(settings), dict(summary), origins)
 
 
 @contextmanager

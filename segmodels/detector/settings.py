@@ -1,10 +1,13 @@
 """Settings of training and prediction; those left out come from the configuration file."""
 
+import ast
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
+
+from segmodels.engine.settings import FREE
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 
@@ -22,10 +25,18 @@ def config_path(config: str) -> Path:
     return Path(config) if config.endswith(".py") else CONFIG_FOLDER / f"{config}.py"
 
 
-def config_texts(config: str) -> list[str]:
-    """Contents of a configuration file and of all shipped ones, any of which may be its base."""
-    shipped = sorted(CONFIG_FOLDER.rglob("*.py"))
-    return [path.read_text(encoding="utf-8") for path in (config_path(config), *shipped)]
+def config_code(config: str) -> list[str]:
+    """A configuration file and its bases as code without comments: what decides a training."""
+    path = config_path(config)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bases = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_base_"
+    ]
+    names = [name for base in bases for name in ([base] if isinstance(base, str) else base)]
+    files = [path.parent / name for name in names]
+    return [ast.unparse(tree)] + [code for file in files for code in config_code(str(file))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +77,10 @@ class TrainSettings:
     drop_threshold: float = 0.01
     class_agnostic_masks: bool | None = None
     init_checkpoint: str | None = None
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 2
-    progress_every: int = 20
-    workers: int | None = None
+    checkpoint_every: int = field(default=1000, metadata=FREE)
+    keep_checkpoints: int = field(default=2, metadata=FREE)
+    progress_every: int = field(default=20, metadata=FREE)
+    workers: int | None = field(default=None, metadata=FREE)
 
     def __post_init__(self) -> None:
         """Check the values before anything is trained."""

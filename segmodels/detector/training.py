@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from segmodels.detector.registration import quiet_third_parties, register
 from segmodels.detector.settings import Progress, TrainSettings
 from segmodels.engine.device import resolve_device
 from segmodels.engine.distributed import process_group
+from segmodels.engine.settings import deciding_settings
 from segmodels.formats.atomic import write_json
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ CONFIG_FILE = "config.py"
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
 # A run may be resumed with other values of these.
-_FREE_SETTINGS = ("checkpoint_every", "keep_checkpoints", "progress_every", "workers")
 _run_numbers = count()
 
 
@@ -163,8 +163,7 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
 
 def _claim(folder: Path, settings: TrainSettings, *, resume: bool) -> None:
     """Record the settings in the work directory, or check that it holds the same run."""
-    fixed = {k: v for k, v in asdict(settings).items() if k not in _FREE_SETTINGS}
-    fixed = json.loads(json.dumps(fixed))
+    fixed = json.loads(json.dumps(deciding_settings(settings)))
     record = folder / RUN_FILE
     if not resume:
         names = ("last_checkpoint", RUN_FILE, RESULT_FILE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.stages.locks import gpu_locked, locked
+from assets.stages.locks import gpu_locked, locked, reading, remove_unless_read
 from pipelines.settings import ROOT
 
 HOLD = """
@@ -84,6 +84,26 @@ def test_a_lock_is_free_again_after_an_error(lock):
     with locked(lock, "the features", "run 2", lines.append):
         pass
     assert lines == []
+
+
+def test_a_folder_is_not_removed_while_it_is_read(tmp_path):
+    folder = tmp_path / "v-aaaa"
+    folder.mkdir()
+    with reading(folder), reading(folder):
+        remove_unless_read(folder)
+        assert folder.exists()
+    remove_unless_read(folder)
+    assert not folder.exists()
+
+
+def test_a_shard_is_not_removed_while_its_stage_is_read(tmp_path):
+    shard = tmp_path / "00001-aaaa"
+    shard.mkdir()
+    with reading(tmp_path):
+        remove_unless_read(shard, guard=tmp_path)
+        assert shard.exists()
+    remove_unless_read(shard, guard=tmp_path)
+    assert not shard.exists()
 
 
 def test_what_needs_no_gpu_takes_no_lock(monkeypatch, tmp_path):

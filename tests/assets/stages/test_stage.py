@@ -1,7 +1,7 @@
 """The declaration of a stage: what follows from it, and what it refuses."""
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import dagster as dg
 import pytest
@@ -11,6 +11,7 @@ from assets.stages.stage import NoSettings, StageRun, result, stage
 from assets.stages.store import Dataset, Store
 from pipelines.definitions import ASSETS
 from pipelines.settings import ROOT
+from segmodels.engine.settings import FREE
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,30 @@ def scaled(run: StageRun[NoSettings], scale: Scale):
 def secretive(run: StageRun[NoSettings]):
     """Reads what it does not declare."""
     return result(run.input(square), {})
+
+
+@dataclass(frozen=True)
+class CornerSettings:
+    number: int = 4
+    workers: int = field(default=1, metadata=FREE)
+
+
+@stage(group="data", inputs=(square,), settings=CornerSettings, version="1")
+def corners(run: StageRun[CornerSettings]):
+    """Rows that name a square's by their ids."""
+    made_from = run.input(square)
+
+    def compute(folder):
+        return {"corners": run.settings.number}
+
+    return result(run.materialise(compute, made_from.summary["side"] > 0), {})
+
+
+@stage(group="data", inputs=(square, corners), version="1")
+def drawing(run: StageRun[NoSettings]):
+    """A square and its corners, joined."""
+    joined = run.joined(corners, square)
+    return result(run.materialise(lambda folder: {}, joined.digest), {})
 
 
 @stage(group="data", version="1")
@@ -114,6 +139,41 @@ def test_a_stage_cannot_read_what_it_does_not_declare(store):
         run_stages(store, secretive)
 
 
+def side(length):
+    return {"ops": {"square": {"config": {"side": length}}}}
+
+
+def test_a_version_names_all_that_it_was_made_from(store):
+    assert run_stages(store, square, corners, drawing).success
+    made_from = store.stage("drawing").require().made_from
+    assert made_from == {name: store.stage(name).require().digest for name in ("square", "corners")}
+
+
+def test_tables_of_different_ancestry_are_not_joined(store):
+    assert run_stages(store, square, corners, drawing).success
+    assert run_stages(store, square, config=side(5)).success
+    with pytest.raises(dg.Failure, match="corners was made from another version of square"):
+        run_stages(store, drawing)
+    # The corners of both squares are the same, so nothing is computed; they belong together again.
+    before = store.stage("corners").require().folder
+    assert run_stages(store, corners).success
+    assert store.stage("corners").require().folder == before
+    assert run_stages(store, drawing).success
+
+
+def test_a_free_setting_changes_no_result_and_is_remembered(store):
+    assert run_stages(store, square, corners).success
+    first = store.stage("corners").require()
+    config = {"ops": {"corners": {"config": {"workers": 8}}}}
+    assert run_stages(store, corners, config=config).success
+    second = store.stage("corners").require()
+    assert second.digest == first.digest
+    assert second.settings == {"number": 4, "workers": 8}
+    config = {"ops": {"corners": {"config": {"number": 5}}}}
+    assert run_stages(store, corners, config=config).success
+    assert store.stage("corners").require().digest != first.digest
+
+
 def test_settings_for_a_stage_without_any_are_refused(tmp_path):
     dataset = Dataset(name="shapes", stages={"silent": {"side": 3}})
     with pytest.raises(dg.Failure, match="silent has no settings"):
@@ -126,7 +186,12 @@ def test_every_stage_reads_each_input_that_it_declares_and_no_other_way(asset):
     (file,) = (ROOT / "assets").glob(f"*/{name}.py")
     calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
     methods = [call for call in calls if isinstance(call.func, ast.Attribute)]
-    read = {ast.unparse(call.args[0]) for call in methods if call.func.attr == "input"}
+    read = {
+        ast.unparse(argument)
+        for call in methods
+        if call.func.attr in {"input", "joined"}
+        for argument in call.args
+    }
     if any(call.func.attr == "inputs" for call in methods):
         return
     assert read == {key.to_user_string() for key in asset.dependency_keys}
