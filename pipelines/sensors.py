@@ -33,7 +33,6 @@ def new_images(context: dg.SensorEvaluationContext, store: Store) -> dg.RunReque
     name="dead_runs",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    job=discover,
 )
 def dead_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Mark runs whose process is gone as failed: they would hold back every queued run."""

@@ -1,12 +1,18 @@
-"""The sensor that sees new photographs."""
+"""The sensors: new images, and runs that died."""
+
+import json
+import subprocess
+import sys
 
 import dagster as dg
 import pytest
 from PIL import Image
 
 from assets.data.images import InputPaths, images
+from assets.stages.runs import PROCESS_TAG, record_process
 from assets.stages.store import Dataset, Store
-from pipelines.sensors import new_images
+from pipelines.definitions import defs
+from pipelines.sensors import dead_runs, new_images
 
 
 @pytest.fixture
@@ -55,3 +61,19 @@ def test_a_folder_that_went_away_is_named(store, photos):
     test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos)
     photos.rename(photos.with_name("elsewhere"))
     assert "photos" in tick(store).skip_message
+
+
+def test_dead_runs_are_ended_and_named():
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    with dg.instance_for_test() as instance:
+        job = defs.resolve_job_def("discover")
+        run = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+        record_process(instance, run.run_id)
+        process = json.loads(instance.get_run_by_id(run.run_id).tags[PROCESS_TAG])
+        tags = {PROCESS_TAG: json.dumps(process | {"pid": child.pid})}
+        instance.add_run_tags(run.run_id, tags)
+        with dg.build_sensor_context(instance=instance) as context:
+            assert f"{run.run_id[:8]} (discover) died" in dead_runs(context).skip_message
+            assert "has its process" in dead_runs(context).skip_message
+        assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.FAILURE
