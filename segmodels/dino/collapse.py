@@ -1,6 +1,6 @@
 """Collapse metrics of self-distillation: entropies of the targets, rank of the features."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import log
 
 import torch
@@ -20,6 +20,10 @@ class CollapseMetrics:
     sharpness: float | None
     spread: float | None
     rank: float
+
+    def measured(self) -> dict[str, float]:
+        """The metrics that are not None, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def warning(self) -> str | None:
         """The collapse that the metrics show, with its remedy; None if there is none."""

@@ -2,8 +2,7 @@
 
 import argparse
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,12 +11,15 @@ import torch
 
 from segmodels.backbones.ref import BackboneRef
 from segmodels.backbones.registry import DEFAULT_CACHE
+from segmodels.dino.collapse import CollapseMetrics
 from segmodels.dino.images import cached_images
 from segmodels.dino.salient_maps import cached_maps, cut_out_maps, salient_maps
 from segmodels.dino.settings import PretrainSettings
-from segmodels.dino.trainer import StepReport, Trainer
+from segmodels.dino.trainer import Trainer
 from segmodels.engine.distributed import Group, process_group
 from segmodels.engine.lifetime import end_with_parent
+from segmodels.engine.progress import Log, Progress, discard, progress_sentence
+from segmodels.engine.training import train
 
 CHECKPOINT = "checkpoint.pt"
 PROGRESS = "progress.jsonl"
@@ -34,7 +36,8 @@ def pretrain(
     device: str = "cpu",
     start: BackboneRef | None = None,
     objects: BackboneRef | None = None,
-    log: Callable[[str], None] = print,
+    on_progress: Progress = discard,
+    log: Log = print,
 ) -> Path:
     """Pre-train, or resume, until the schedule or the time is over.
 
@@ -50,36 +53,37 @@ def pretrain(
         device: torch device; under torchrun "cuda" is the GPU of each process's local rank.
         start: backbone whose weights initialise the run; None for random weights.
         objects: backbone for MaskCut on the images; None for hand-made saliency alone.
-        log: takes one sentence at each report.
+        on_progress: takes the losses, the collapse metrics and the speed.
+        log: takes a sentence about images, a resumed run, or a collapse.
 
     Returns:
         Path of the checkpoint; `segmodels.dino.export` turns it into weights.
 
     Raises:
         CheckpointMismatchError: `out` holds the checkpoint of another run.
+        NonFiniteLossError: a loss is infinite or NaN.
         ValueError: `settings.batch_size` is no multiple of the number of processes, or more than
             the number of images.
         RuntimeError: the weights of `start` belong to a transformer of another shape.
     """
     checkpoint = out / CHECKPOINT
+
+    def report(numbers: Mapping[str, float]) -> None:
+        _write_progress(numbers, settings, out / PROGRESS)
+        on_progress(numbers)
+        _warn_of_collapse(numbers, settings, log)
+
     with process_group(device) as group:
-        trainer = _trainer(settings, sources, out, start, objects, group, log)
-        deadline = time.monotonic() + 60 * minutes
-        since, first = time.monotonic(), trainer.step
-        while trainer.step < settings.steps and group.agree(time.monotonic() < deadline):
-            number = trainer.step + 1
-            due = number % report_every == 0 or number == settings.steps
-            measure = group.leads and due
-            report = trainer.train_step(measure)
-            if measure:
-                speed = (trainer.step - first) * settings.batch_size / (time.monotonic() - since)
-                since, first = time.monotonic(), trainer.step
-                _write_progress(report, speed, out / PROGRESS)
-                _log_progress(report, settings, speed, log)
-            if trainer.step % save_every == 0:
-                trainer.save(checkpoint)
-        with group.leader_first():
-            trainer.save(checkpoint)
+        train(
+            _trainer(settings, sources, out, start, objects, group, log),
+            checkpoint,
+            group=group,
+            checkpoint_every=save_every,
+            report_every=report_every,
+            minutes=minutes,
+            on_progress=report,
+            log=log,
+        )
     return checkpoint
 
 
@@ -90,9 +94,9 @@ def _trainer(
     start: BackboneRef | None,
     objects: BackboneRef | None,
     group: Group,
-    log: Callable[[str], None],
+    log: Log,
 ) -> Trainer:
-    """Read the images, their object maps and the weights to start from; resume an earlier run."""
+    """Read the images, their object maps and the weights to start from."""
     group.check_batch(settings.batch_size)
     with group.leader_first():
         images = cached_images(sources, out, settings.photo_size)
@@ -102,16 +106,11 @@ def _trainer(
         else:
             maps = np.zeros((len(images), cells, cells), np.uint8)
         weights = None if start is None else start.load().state()
-    trainer = Trainer(settings, images, maps, group.device, weights, group)
-    if (out / CHECKPOINT).is_file():
-        trainer.resume(out / CHECKPOINT)
-        if group.leads:
-            log(f"resuming at step {trainer.step}")
-    return trainer
+    return Trainer(settings, images, maps, group.device, weights, group)
 
 
 def _object_maps(
-    images: np.memmap, cells: int, objects: BackboneRef | None, log: Callable[[str], None]
+    images: np.memmap, cells: int, objects: BackboneRef | None, log: Log
 ) -> np.ndarray:
     """Object maps (n, cells, cells) uint8 of the images, cached beside their file."""
     decoded = Path(str(images.filename))
@@ -123,33 +122,27 @@ def _object_maps(
     return cached_maps(len(images), cells, path, lambda: cut_out_maps(images, cells, backbone), log)
 
 
-def _write_progress(report: StepReport, speed: float, path: Path) -> None:
-    """Append one JSON line."""
-    with path.open("a") as file:
-        file.write(json.dumps({**asdict(report), "photos_per_second": speed}) + "\n")
+def _collapse(numbers: Mapping[str, float]) -> CollapseMetrics:
+    return CollapseMetrics(numbers.get("sharpness"), numbers.get("spread"), numbers["rank"])
 
 
-def _log_progress(
-    report: StepReport, settings: PretrainSettings, speed: float, log: Callable[[str], None]
-) -> None:
-    """Log one readable line, and a warning where the targets or the features collapse."""
-    collapse = report.collapse
-    assert collapse is not None
-    step = report.step + 1
-    numbers = {
-        "cls": report.cls_loss,
-        "patch": report.patch_loss,
-        "saliency": report.saliency_loss,
-        "shape": report.shape_loss,
-        "sharpness": collapse.sharpness,
-        "spread": collapse.spread,
-        "rank": collapse.rank,
+def _write_progress(numbers: Mapping[str, float], settings: PretrainSettings, path: Path) -> None:
+    """Append one JSON line; its step counts from 0."""
+    losses = ("loss", "cls_loss", "patch_loss", "saliency_loss", "shape_loss", "learning_rate")
+    line = {
+        "step": int(numbers["step"]) - 1,
+        **{name: numbers[name] for name in losses},
+        "collapse": asdict(_collapse(numbers)),
+        "photos_per_second": numbers["steps_per_second"] * settings.batch_size,
     }
-    values = " ".join(f"{name} {value:.3g}" for name, value in numbers.items() if value)
-    log(f"step {step}/{settings.steps} loss {report.loss:.3f} {values} {speed:.0f} images/s")
-    warning = collapse.warning()
-    if warning and report.step > settings.warmup * settings.steps:
-        log(f"warning: collapse at step {step}: {warning}")
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _warn_of_collapse(numbers: Mapping[str, float], settings: PretrainSettings, log: Log) -> None:
+    warning = _collapse(numbers).warning()
+    if warning and numbers["step"] - 1 > settings.warmup * settings.steps:
+        log(f"warning: collapse at step {numbers['step']:.0f}: {warning}")
 
 
 def main() -> None:
@@ -197,7 +190,14 @@ def main() -> None:
         run[name] = BackboneRef(backbone, cache_folder=cache_folder) if backbone else None
     for loss in ("saliency", "shape"):
         given[loss] = replace(getattr(standard, loss), weight=given.pop(f"{loss}_weight"))
-    pretrain(replace(standard, **given), log=lambda line: print(line, flush=True), **run)
+
+    def log(sentence: str) -> None:
+        print(sentence, flush=True)
+
+    def report(numbers: Mapping[str, float]) -> None:
+        log(progress_sentence(numbers))
+
+    pretrain(replace(standard, **given), on_progress=report, log=log, **run)
 
 
 if __name__ == "__main__":

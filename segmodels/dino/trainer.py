@@ -1,15 +1,14 @@
-"""Trainer of one DINO run: networks, optimiser, step, checkpoint and exact resume."""
+"""Trainer of one DINO run: networks, optimiser and step, for the loop of `segmodels.engine`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from math import cos, pi
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kernels.errors import ExNihiloError
 from segmodels.backbones.weights import weights_digest
 from segmodels.dino.collapse import CollapseMetrics, collapse_metrics
 from segmodels.dino.images import sample_digest
@@ -19,27 +18,8 @@ from segmodels.dino.patch_basis import set_patch_basis
 from segmodels.dino.self_distillation import Distilled, SelfDistillation
 from segmodels.dino.settings import PretrainSettings
 from segmodels.engine.distributed import Group
-from segmodels.formats.atomic import replacing
 
 _FORMAT = "exnihilo-dino-4"
-
-
-class CheckpointMismatchError(ExNihiloError, ValueError):
-    """The checkpoint belongs to a run with other settings, images, maps or initial weights."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Losses of one step on the images of this process; `collapse` only where measured."""
-
-    step: int
-    loss: float
-    cls_loss: float
-    patch_loss: float
-    saliency_loss: float
-    shape_loss: float
-    learning_rate: float
-    collapse: CollapseMetrics | None
 
 
 def cosine(start: float, end: float, share: float) -> float:
@@ -103,7 +83,13 @@ class Trainer:
         for network in (self.student, self.teacher):
             self.group.take_first_(network.parameters())
         self.optimiser = torch.optim.AdamW(self._parameter_groups())
-        self._identity = {
+        self._parts: dict[str, nn.Module | torch.optim.Optimizer] = {
+            "student": self.student,
+            "teacher": self.teacher,
+            "distillation": self.distillation,
+            "optimiser": self.optimiser,
+        }
+        self.identity = {
             "format": _FORMAT,
             "settings": repr(asdict(settings)),
             "photos": sample_digest(images),
@@ -112,12 +98,21 @@ class Trainer:
         }
 
     @property
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.settings.steps
+
+    @property
     def steps_an_epoch(self) -> int:
         """Steps of an epoch, in which every image is seen at most once."""
         return len(self.images) // self.settings.batch_size
 
-    def train_step(self, measure: bool = False) -> StepReport:
-        """Run one step; with `measure`, also compute the collapse metrics."""
+    def train_step(self, measure: bool = False) -> dict[str, float]:
+        """Run one step; with `measure`, also compute the collapse metrics.
+
+        Returns:
+            Losses on the images of this process, 0 for those that are left out; the learning rate.
+        """
         settings = self.settings
         generator = self._generator(1)
         batch = self._batch()
@@ -136,52 +131,27 @@ class Trainer:
             loss = loss + settings.saliency.weight * terms.saliency_loss
             loss = loss + settings.shape.weight * terms.shape_loss
         learning_rate = self._update(loss)
-        report = StepReport(
-            step=self.step,
-            loss=loss.item(),
-            cls_loss=distilled.cls_loss.item() if distilled else 0.0,
-            patch_loss=distilled.patch_loss.item() if distilled else 0.0,
-            saliency_loss=terms.saliency_loss.item() if terms else 0.0,
-            shape_loss=terms.shape_loss.item() if terms else 0.0,
-            learning_rate=learning_rate,
-            collapse=self._collapse(distilled, terms) if measure else None,
-        )
-        self.step += 1
-        return report
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint atomically, in rank 0 only."""
-        if not self.group.leads:
-            return
-        content = {
-            **self._identity,
-            "step": self.step,
-            "student": self.student.state_dict(),
-            "teacher": self.teacher.state_dict(),
-            "distillation": self.distillation.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+        numbers = {
+            "loss": loss.item(),
+            "cls_loss": distilled.cls_loss.item() if distilled else 0.0,
+            "patch_loss": distilled.patch_loss.item() if distilled else 0.0,
+            "saliency_loss": terms.saliency_loss.item() if terms else 0.0,
+            "shape_loss": terms.shape_loss.item() if terms else 0.0,
+            "learning_rate": learning_rate,
         }
-        with replacing(path) as partial:
-            torch.save(content, partial)
+        if measure:
+            numbers |= self._collapse(distilled, terms).measured()
+        self.step += 1
+        return numbers
 
-    def resume(self, path: Path) -> None:
-        """Continue exactly from a checkpoint.
+    def state(self) -> dict[str, Any]:
+        """Networks, centres and optimiser."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
-        Raises:
-            CheckpointMismatchError: it belongs to a run with other settings, images, maps or start.
-        """
-        content = torch.load(path, map_location=self.device, weights_only=True)
-        other = [name for name, value in self._identity.items() if content.get(name) != value]
-        if other:
-            raise CheckpointMismatchError(
-                f"{path} was written by a run with other {' and '.join(other)}: "
-                "give the same ones, or another output folder"
-            )
-        self.step = content["step"]
-        self.student.load_state_dict(content["student"])
-        self.teacher.load_state_dict(content["teacher"])
-        self.distillation.load_state_dict(content["distillation"])
-        self.optimiser.load_state_dict(content["optimiser"])
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
     def _parameter_groups(self) -> list[dict[str, object]]:
         """Weight decay for matrices only: not for biases, norms and single vectors."""

@@ -74,6 +74,12 @@ class Group:
         self.take_first_([answer])
         return bool(answer.item())
 
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        here = torch.ones(1, device=self.device)
+        self.mean_([here])
+        here.item()
+
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         """Run the block in rank 0 first, then in the others, which find the files it wrote."""

@@ -10,7 +10,9 @@ from pretraining import PLAIN, TINY, blobs, trainer_of
 
 from segmodels.dino.pretrain import pretrain
 from segmodels.dino.trainer import Trainer
+from segmodels.engine.checkpoint import load_checkpoint, save_checkpoint
 from segmodels.engine.distributed import Group, process_group
+from segmodels.engine.progress import progress_sentence
 
 
 def advanced(trainer: Trainer, steps: int) -> Trainer:
@@ -38,9 +40,10 @@ def scenarios(out: Path, group: Group) -> dict[str, dict[str, torch.Tensor]]:
     whole = advanced(trainer_of(TINY, images, group), 5)
     stopped = advanced(trainer_of(TINY, images, group), 2)
     with group.leader_first():
-        stopped.save(out / "stopped.pt")
+        if group.leads:
+            save_checkpoint(stopped, out / "stopped.pt")
     resumed = trainer_of(TINY, images, group)
-    resumed.resume(out / "stopped.pt")
+    load_checkpoint(resumed, out / "stopped.pt")
     # Nothing is salient for the second process: both must learn the same parameters still.
     one_sided = trainer_of(replace(TINY, dino_weight=0.0), images, group)
     if not group.leads:
@@ -64,7 +67,13 @@ def main(images: Path, out: Path) -> None:
         torch.save(left, out / f"rank{group.rank}.pt")
         for minutes in (0.0, 10.0):
             checkpoint = pretrain(
-                TINY, [images], out / "run", minutes=minutes, report_every=2, save_every=3
+                TINY,
+                [images],
+                out / "run",
+                minutes=minutes,
+                report_every=2,
+                save_every=3,
+                on_progress=lambda numbers: print(progress_sentence(numbers)),
             )
             assert checkpoint.is_file()
 

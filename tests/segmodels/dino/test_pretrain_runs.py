@@ -3,10 +3,12 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from killing import run_apart, run_killed
 from pretraining import PLAIN, TINY, blobs, trainer_of, write_images
 
 from segmodels.backbones import load_backbone
@@ -17,6 +19,8 @@ from segmodels.backbones.weights import weights_digest
 from segmodels.dino.export import export
 from segmodels.dino.images import cached_images
 from segmodels.dino.pretrain import CHECKPOINT, PROGRESS, main, pretrain
+from segmodels.engine.checkpoint import load_checkpoint
+from segmodels.engine.progress import NonFiniteLossError, progress_sentence
 
 
 def test_images_are_decoded_once_from_folders_and_tars(tmp_path: Path) -> None:
@@ -81,11 +85,38 @@ def test_command_runs_stops_continues_and_exports(tmp_path: Path) -> None:
     backbone = load_backbone(weights)
     assert (backbone.patch_size, backbone.image_size, backbone.tau) == (4, 48, 0.2)
     trained = trainer_of(TINY, cached_images([tmp_path / "in"], tmp_path / "out", 24))
-    trained.resume(checkpoint)
+    load_checkpoint(trained, checkpoint)
     pixels = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = trained.teacher.backbone(pixels).keys.unflatten(1, (4, 4))
     torch.testing.assert_close(backbone.extract(pixels).keys, expected, atol=1e-2, rtol=1e-2)
+
+
+def test_a_killed_run_continues_to_the_same_tensors(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", blobs(12))
+    run = partial(pretrain, TINY, [tmp_path / "in"], save_every=3, report_every=1)
+    run_killed(partial(run, tmp_path / "killed"), step=5)
+    assert torch.load(tmp_path / "killed" / CHECKPOINT, weights_only=True)["step"] == 3
+    run_apart(partial(run, tmp_path / "killed"), partial(run, tmp_path / "whole"))
+    killed, whole = (
+        torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("killed", "whole")
+    )
+    assert killed.keys() == whole.keys()
+    assert killed["step"] == whole["step"] == TINY.steps
+    for part in ("student", "teacher", "distillation"):
+        for name, tensor in whole[part].items():
+            assert torch.equal(killed[part][name], tensor), name
+    for number, state in whole["optimiser"]["state"].items():
+        for name, tensor in state.items():
+            assert torch.equal(killed["optimiser"]["state"][number][name], tensor)
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    write_images(tmp_path / "in", blobs(8))
+    wild = replace(TINY, learning_rate=float("inf"), warmup=0.0)
+    with pytest.raises(NonFiniteLossError, match="diverged at step 2 "):
+        pretrain(wild, [tmp_path / "in"], tmp_path / "out", save_every=2, log=lambda _: None)
+    assert not (tmp_path / "out" / CHECKPOINT).exists()
 
 
 def test_a_backbone_may_find_the_objects(tmp_path: Path) -> None:
@@ -112,13 +143,22 @@ def test_without_self_distillation_its_numbers_are_left_out(tmp_path: Path) -> N
     write_images(tmp_path / "in", blobs(8))
     logged: list[str] = []
     settings = replace(TINY, steps=2, dino_weight=0.0)
-    pretrain(settings, [tmp_path / "in"], tmp_path / "out", report_every=2, log=logged.append)
+    pretrain(
+        settings,
+        [tmp_path / "in"],
+        tmp_path / "out",
+        report_every=2,
+        on_progress=lambda numbers: logged.append(progress_sentence(numbers)),
+    )
     (line,) = map(json.loads, (tmp_path / "out" / PROGRESS).read_text().splitlines())
     assert line["collapse"].keys() == {"sharpness", "spread", "rank"}
     assert line["collapse"]["sharpness"] is line["collapse"]["spread"] is None
-    (words,) = (line.split() for line in logged if line.startswith("step 2/2 loss"))
-    assert words[4::2][:-1] == ["saliency", "shape", "rank"]
-    assert words[-1] == "images/s"
+    (sentence,) = logged
+    position, measured = sentence.split(": ")
+    assert position == "step 2 of 2"
+    names = [part.split()[0] for part in measured.split(", ")]
+    losses = ["loss", "saliency_loss", "shape_loss"]
+    assert names == [*losses, "learning_rate", "rank", "about"]
 
 
 def test_weights_of_the_losses_are_arguments(

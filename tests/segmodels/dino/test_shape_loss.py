@@ -40,7 +40,7 @@ def test_views_without_an_object_have_no_shape() -> None:
 def test_cls_learns_the_shapes_of_objects() -> None:
     settings = replace(PLAIN, dino_weight=0.0, shape=TINY.shape, steps=60, batch_size=8, dim=32)
     trainer = trainer_of(replace(settings, learning_rate=5e-3), blobs(16))
-    losses = [trainer.train_step().shape_loss for _ in range(settings.steps)]
+    losses = [trainer.train_step()["shape_loss"] for _ in range(settings.steps)]
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:4])
 
 

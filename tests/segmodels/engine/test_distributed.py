@@ -124,7 +124,7 @@ def test_gradient_and_centre_are_the_means_of_both_halves(left: list[Left]) -> N
 def test_one_process_writes_and_speaks(finished: tuple[Path, str]) -> None:
     out, output = finished
     assert output.count("resuming at step 0") == 1
-    assert output.count("step 4/8 loss") == 1
+    assert output.count("step 4 of 8: loss") == 1
     lines = [json.loads(line) for line in (out / "run" / PROGRESS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 3, 5, 7]
     kinds = sorted(path.suffix for path in (out / "run").iterdir())
