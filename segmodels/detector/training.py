@@ -30,6 +30,7 @@ CONFIG_FILE = "config.py"
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
 # A run may be resumed with other values of these.
+_MEASURED = {"time", "data_time", "memory"}
 _run_numbers = count()
 
 
@@ -107,6 +108,7 @@ def train_segmenter(
         else:
             losses = _run(config, group.device, on_progress, settings.progress_every)
             if group.leads:
+                _drop_old_checkpoints(folder, settings.keep_checkpoints)
                 write_json(result, {"iterations": iterations, "losses": losses})
     return TrainResult(checkpoint, losses, iterations)
 
@@ -147,9 +149,19 @@ def training_summary(work_dir: str | Path) -> dict[str, Any]:
         for line in file.read_text(encoding="utf-8").splitlines():
             record = json.loads(line)
             if "loss" in record:
-                by_step[record["step"]] = record
+                # Seconds and bytes are of the machine, not of the result.
+                by_step[record["step"]] = {
+                    name: value for name, value in record.items() if name not in _MEASURED
+                }
     history = [by_step[step] for step in sorted(by_step)]
     return {"losses": result["losses"], "history": history[:: max(1, len(history) // 200)]}
+
+
+def _drop_old_checkpoints(folder: Path, keep: int) -> None:
+    """Remove checkpoints that a killed run left: a resumed one counts its own alone."""
+    by_iteration = sorted(folder.glob("iter_*.pth"), key=lambda path: int(path.stem[5:]))
+    for path in by_iteration[:-keep]:
+        path.unlink()
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
