@@ -1,12 +1,16 @@
 """Training of STEGO's segmentation head and cluster probe on stored features (STEGO sec. 3)."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from segmodels.engine.progress import Log, Progress, discard
+from segmodels.engine.training import train
 from segmodels.stego.features import POSITIVE_RANKS
 from segmodels.stego.head import ClusterProbe, SegmentationHead, drop_channels
 from segmodels.stego.loss import LossSettings, stego_loss
@@ -63,10 +67,6 @@ class StegoSettings:
             raise ValueError(f"num_clusters must be at least 2, got {self.num_clusters}")
 
 
-Progress = Callable[[int, float], None]
-"""Called as on_progress(step, total loss), each `REPORT_EVERY` steps and after the last."""
-
-
 def draw_positives(
     neighbours: np.ndarray, indices: np.ndarray, ranks: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -96,9 +96,12 @@ def train_stego(
     features: Any,
     neighbours: np.ndarray,
     settings: StegoSettings,
-    on_progress: Progress | None = None,
+    on_progress: Progress = discard,
     *,
     device: str | torch.device = "cpu",
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 500,
+    log: Log = discard,
 ) -> StegoModel:
     """Train the head by the correspondence loss and the cluster probe on its detached code.
 
@@ -106,85 +109,148 @@ def train_stego(
         features: (n, gh, gw, d) float, a NumPy array, a Zarr array or `StoredViews`.
         neighbours: (n, k) int64 from `neighbour_table`.
         settings: see `StegoSettings`.
-        on_progress: takes the step and the loss.
+        on_progress: takes the losses, each `REPORT_EVERY` steps and after the last.
         device: torch device; random numbers are drawn on the CPU for every device.
+        checkpoint: file from which an interrupted training continues; None keeps none.
+        checkpoint_every: steps between two checkpoints.
+        log: takes a sentence where a training continues.
 
     Returns:
         The model after the last step.
 
     Raises:
         ValueError: there are fewer than two views, or not one row of `neighbours` for each.
+        CheckpointMismatchError: the checkpoint is of other settings or views.
+        NonFiniteLossError: a loss is infinite or NaN.
     """
-    n, in_dim = features.shape[0], features.shape[-1]
-    if n < 2:
-        raise ValueError(f"STEGO needs at least 2 views to train on, got {n}")
-    if len(neighbours) != n:
-        raise ValueError(f"neighbours must have {n} rows, one for each view, got {len(neighbours)}")
-    generator = torch.Generator().manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
-    head = SegmentationHead(in_dim, settings.dim, dropout=settings.dropout, generator=generator)
-    probe = ClusterProbe(settings.dim, settings.num_clusters, generator=generator)
-    head, probe = head.to(device).train(), probe.to(device).train()
-    optimiser = torch.optim.Adam(
-        [
-            {"params": head.parameters(), "lr": settings.lr},
-            {"params": probe.parameters(), "lr": settings.probe_lr},
-        ]
+    training = StegoTraining(features, neighbours, settings, device)
+    train(
+        training,
+        checkpoint,
+        checkpoint_every=checkpoint_every,
+        report_every=REPORT_EVERY,
+        on_progress=on_progress,
+        log=log,
     )
-    usage = _CentroidUsage(probe, settings)
-    batches = _batches(n, settings, rng)
-    history = []
-    for step in range(1, settings.steps + 1):
-        indices = next(batches)
-        positives = draw_positives(neighbours, indices, settings.positive_ranks, rng)
-        both = read_maps(features, np.concatenate([indices, positives]), device)
+    history = np.asarray(training.history, np.float32)
+    return StegoModel(training.head.eval(), training.probe.eval(), history)
+
+
+class StegoTraining:
+    """Head, probe, optimiser and random generators of one run, for the loop of `segmodels.engine`.
+
+    Args: see `train_stego`.
+    """
+
+    def __init__(
+        self,
+        features: Any,
+        neighbours: np.ndarray,
+        settings: StegoSettings,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        n, in_dim = features.shape[0], features.shape[-1]
+        if n < 2:
+            raise ValueError(f"STEGO needs at least 2 views to train on, got {n}")
+        if len(neighbours) != n:
+            raise ValueError(
+                f"neighbours must have {n} rows, one for each view, got {len(neighbours)}"
+            )
+        self.features = features
+        self.neighbours = neighbours
+        self.settings = settings
+        self.device = device
+        self.step = 0
+        self.total = settings.steps
+        self.history: list[list[float]] = []
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._rng = np.random.default_rng(settings.seed)
+        self.head = SegmentationHead(
+            in_dim, settings.dim, dropout=settings.dropout, generator=self._generator
+        )
+        self.probe = ClusterProbe(settings.dim, settings.num_clusters, generator=self._generator)
+        for module in (self.head, self.probe):
+            module.to(device).train()
+        self._optimiser = torch.optim.Adam(
+            [
+                {"params": self.head.parameters(), "lr": settings.lr},
+                {"params": self.probe.parameters(), "lr": settings.probe_lr},
+            ]
+        )
+        self._usage = torch.zeros(settings.num_clusters, dtype=torch.int64)
+        self._order = torch.arange(n)
+        views = hashlib.sha256(np.asarray(features[0]).tobytes() + neighbours.tobytes())
+        self.identity = {
+            "format": "exnihilo-stego-training-1",
+            "settings": repr(asdict(settings)),
+            "views": f"{tuple(features.shape)} {views.hexdigest()}",
+        }
+
+    def train_step(self, measure: bool) -> dict[str, float]:
+        """Run one step; with `measure`, also read the three terms and extend the history."""
+        settings, generator = self.settings, self._generator
+        indices = self._batch()
+        self.step += 1
+        positives = draw_positives(self.neighbours, indices, settings.positive_ranks, self._rng)
+        both = read_maps(self.features, np.concatenate([indices, positives]), self.device)
         maps, neighbour_maps = both.chunk(2)
-        codes = head(maps, generator), head(neighbour_maps, generator)
+        codes = self.head(maps, generator), self.head(neighbour_maps, generator)
         dropped = (
             drop_channels(maps, settings.dropout, generator),
             drop_channels(neighbour_maps, settings.dropout, generator),
         )
         parts = stego_loss(dropped, codes, settings.loss, generator)
-        optimiser.zero_grad(set_to_none=True)
-        probe_loss, counts = probe.loss(codes[0].detach())
+        self._optimiser.zero_grad(set_to_none=True)
+        probe_loss, counts = self.probe.loss(codes[0].detach())
         torch.autograd.backward(parts.total + probe_loss)
-        optimiser.step()
-        usage.after(step, counts, codes[0].detach(), generator)
-        if step % REPORT_EVERY == 0 or step == settings.steps:
-            terms = (parts.total, parts.same, parts.neighbour, parts.random)
-            history.append([float(step), *(term.item() for term in terms)])
-            if on_progress is not None:
-                on_progress(step, history[-1][1])
-    return StegoModel(head.eval(), probe.eval(), np.asarray(history, np.float32))
+        self._optimiser.step()
+        self._revive_unused(counts, codes[0].detach())
+        numbers = {"loss": parts.total.item(), "probe_loss": probe_loss.item()}
+        if measure:
+            terms = {name: getattr(parts, name).item() for name in ("same", "neighbour", "random")}
+            self.history.append([float(self.step), numbers["loss"], *terms.values()])
+            numbers |= terms
+        return numbers
 
+    def state(self) -> dict[str, Any]:
+        """Weights, optimiser, and what the next batch and draws depend on."""
+        return {
+            "head": self.head.state_dict(),
+            "probe": self.probe.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "generator": self._generator.get_state(),
+            "rng": self._rng.bit_generator.state,
+            "order": self._order,
+            "usage": self._usage,
+            "history": self.history,
+        }
 
-def _batches(n: int, settings: StegoSettings, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Endless batches of min(batch_size, n) distinct views, shuffled in each epoch."""
-    size = min(settings.batch_size, n)
-    while True:
-        order = rng.permutation(n)
-        for start in range(0, n - size + 1, size):
-            yield order[start : start + size]
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` returned."""
+        self.head.load_state_dict(state["head"])
+        self.probe.load_state_dict(state["probe"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._generator.set_state(state["generator"])
+        self._rng.bit_generator.state = state["rng"]
+        self._order, self._usage = state["order"], state["usage"]
+        self.history = state["history"]
 
+    def _batch(self) -> np.ndarray:
+        """The next min(batch_size, n) distinct views, (b,) int64; shuffled in each epoch."""
+        size = min(self.settings.batch_size, len(self._order))
+        position = self.step % (len(self._order) // size)
+        if position == 0:
+            self._order = torch.from_numpy(self._rng.permutation(len(self._order)))
+        return self._order[position * size : (position + 1) * size].numpy()
 
-class _CentroidUsage:
-    """Counts the patches of each centroid and re-seeds unused centroids."""
-
-    def __init__(self, probe: ClusterProbe, settings: StegoSettings) -> None:
-        self._probe = probe
-        self._every = settings.revive_every
-        self._last = settings.steps * 3 // 4
-        self._counts = torch.zeros(settings.num_clusters, dtype=torch.int64)
-
-    def after(
-        self, step: int, counts: torch.Tensor, codes: torch.Tensor, generator: torch.Generator
-    ) -> None:
-        """Count one step; at the end of an interval, re-seed the unused centroids."""
-        if self._every == 0 or step > self._last:
+    def _revive_unused(self, counts: torch.Tensor, codes: torch.Tensor) -> None:
+        """Count a step's patches of each centroid; at the end of an interval, re-seed the unused."""
+        every = self.settings.revive_every
+        if every == 0 or self.step > self.total * 3 // 4:
             return
-        self._counts += counts.cpu()
-        if step % self._every == 0:
-            unused = self._counts < UNUSED_SHARE * self._counts.sum() / len(self._counts)
+        self._usage += counts.cpu()
+        if self.step % every == 0:
+            unused = self._usage < UNUSED_SHARE * self._usage.sum() / len(self._usage)
             if unused.any():
-                self._probe.revive(unused, codes, generator)
-            self._counts.zero_()
+                self.probe.revive(unused, codes, self._generator)
+            self._usage.zero_()

@@ -1,12 +1,17 @@
 """STEGO's head, probe, training and file: shapes, determinism, and that it learns."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from killing import run_apart, run_killed
+from stego_runs import stego_file
 
+from segmodels.engine.checkpoint import CheckpointMismatchError
+from segmodels.engine.progress import NonFiniteLossError
 from segmodels.stego.features import mean_features, neighbour_table
 from segmodels.stego.head import ClusterProbe, SegmentationHead, drop_channels
 from segmodels.stego.model import StegoModel
@@ -169,12 +174,12 @@ def test_the_seed_decides_every_bit():
 
 def test_progress_reports_every_ten_steps_and_the_last():
     features, _ = two_textures(0.0)
-    steps: list[int] = []
+    steps: list[float] = []
     model = train_stego(
         features,
         neighbour_table(mean_features(features)),
         settings(steps=12),
-        lambda step, loss: steps.append(step) if np.isfinite(loss) else None,
+        lambda numbers: steps.append(numbers["step"]) if np.isfinite(numbers["loss"]) else None,
     )
     assert steps == [10, 12]
     assert model.history[:, 0].tolist() == [10, 12]
@@ -192,6 +197,46 @@ def test_a_saved_model_comes_back_whole(tmp_path: Path):
         tmp_path / "stego.safetensors"
     ).read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.safetensors", "stego.safetensors"]
+
+
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path):
+    features, _ = two_textures(0.0)
+    neighbours = neighbour_table(mean_features(features))
+    # Three epochs, revivals, and a history, each cut in the middle; 7 does not divide the views.
+    chosen = settings(steps=48, num_clusters=12, batch_size=7, revive_every=9)
+    run = partial(stego_file, features, neighbours, chosen)
+    run_killed(partial(run, tmp_path / "killed"), step=30)
+    content = torch.load(tmp_path / "killed.pt", weights_only=True)
+    assert content["step"] == 25
+    assert not (tmp_path / "killed").exists()
+    run_apart(partial(run, tmp_path / "killed"), partial(run, tmp_path / "whole"))
+    assert (tmp_path / "killed").read_bytes() == (tmp_path / "whole").read_bytes()
+    killed, whole = (np.load(tmp_path / f"{name}.npy") for name in ("killed", "whole"))
+    assert whole[:, 0].tolist() == [10, 20, 30, 40, 48]
+    np.testing.assert_array_equal(killed, whole)
+
+
+@pytest.mark.parametrize("what", ["settings", "views"])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, what: str):
+    features, _ = two_textures(0.0)
+    neighbours = neighbour_table(mean_features(features))
+    train_stego(features, neighbours, settings(), checkpoint=tmp_path / "checkpoint.pt")
+    other = settings(seed=1 if what == "settings" else 0)
+    table = neighbours[::-1] if what == "views" else neighbours
+    with pytest.raises(CheckpointMismatchError, match=f"with other {what}: "):
+        train_stego(features, table, other, checkpoint=tmp_path / "checkpoint.pt")
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path):
+    features, _ = two_textures(0.0)
+    features[5] = np.nan
+    neighbours = np.stack([np.roll(np.arange(24), -1)], axis=1)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(NonFiniteLossError, match=r"diverged at step \d+ \(loss nan"):
+        train_stego(features, neighbours, settings(), checkpoint=path, checkpoint_every=1)
+    if path.exists():
+        head = torch.load(path, weights_only=True)["head"]
+        assert all(torch.isfinite(tensor).all() for tensor in head.values())
 
 
 def test_wrong_input_is_named():
