@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from assets.backbones.weights import Log, Weights
+from assets.backbones.weights import Weights
 from assets.data.images import dataset_sources, images, train_images
+from assets.stages.launch import train_apart
 from assets.stages.metadata import curve, picture
 from assets.stages.stage import Result, StageRun, result, stage
 from segmodels.backbones.ref import BackboneRef
@@ -76,7 +77,7 @@ def dino_backbone(run: StageRun[DinoBackboneSettings], weights: Weights) -> Resu
 
     def compute(folder: Path) -> dict[str, Any]:
         pretrained = [Path(source.images) for source in own]
-        summary = _pretrain(folder, pretrained, settings, start, objects, run.log)
+        summary = _pretrain(run, folder, pretrained, start, objects)
         _draw_attention(folder, train_images(dataset), resolve_device(settings.device))
         return summary
 
@@ -107,18 +108,17 @@ def dino_backbone(run: StageRun[DinoBackboneSettings], weights: Weights) -> Resu
 
 
 def _pretrain(
+    run: StageRun[DinoBackboneSettings],
     folder: Path,
     folders: list[Path],
-    settings: DinoBackboneSettings,
     start: BackboneRef | None,
     objects: BackboneRef | None,
-    log: Log,
 ) -> dict[str, Any]:
     from segmodels.dino.export import export
     from segmodels.dino.pretrain import PROGRESS, pretrain
     from segmodels.dino.settings import PretrainSettings
 
-    standard = PretrainSettings()
+    settings, standard = run.settings, PretrainSettings()
     pretraining = dataclasses.replace(
         standard,
         steps=settings.steps,
@@ -130,9 +130,10 @@ def _pretrain(
         seed=settings.seed,
     )
     device = resolve_device(settings.device)
-    checkpoint = pretrain(
-        pretraining, folders, folder, device=device, start=start, objects=objects, log=log
+    training = partial(
+        pretrain, pretraining, folders, folder, device=device, start=start, objects=objects
     )
+    checkpoint = train_apart(run, training)
     export(
         checkpoint,
         folder / WEIGHTS_FILE,

@@ -31,7 +31,7 @@ def predictions(run: StageRun[PredictionSettings], trainer: TrainerLauncher) -> 
     """Panoptic and instance predictions for the val images, or for a preview without a val split."""
     model, table = run.input(segmenter), predicted_images(run.input(images))
 
-    def report(progress: Mapping[str, int]) -> None:
+    def report(progress: Mapping[str, float]) -> None:
         if progress["image"] % 25 == 0 or progress["image"] == progress["total"]:
             run.log(f"predictions: {progress['image']} of {progress['total']} images")
 

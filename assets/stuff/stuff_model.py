@@ -1,16 +1,20 @@
 """Stage stuff_model: STEGO's head and cluster centroids."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.backbones.dino_features import dino_features
+from assets.stages.launch import train_apart
 from assets.stages.metadata import curve
 from assets.stages.shards import finished_shards, reduced_folder
 from assets.stages.stage import Result, StageRun, result, stage
 from assets.stuff.stuff_features import NEIGHBOURS, stuff_features
+from segmodels.engine.device import resolve_device, uses_gpu
+from segmodels.engine.settings import FREE, deciding_settings
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,8 @@ class StuffModelSettings:
 
     Attributes:
         loss: a preset of `segmodels.stego.presets`; "auto" chooses by the backbone.
+        device: "auto", "cpu" or "cuda"; it may change between the runs of one training.
+        checkpoint_every: steps between two checkpoints.
     """
 
     steps: int = 5000
@@ -26,6 +32,8 @@ class StuffModelSettings:
     num_clusters: int = 27
     loss: str = "auto"
     seed: int = 0
+    device: str = field(default="auto", metadata=FREE)
+    checkpoint_every: int = field(default=500, metadata=FREE)
 
 
 @stage(
@@ -43,29 +51,31 @@ def stuff_model(run: StageRun[StuffModelSettings]) -> Result:
 
     def compute(folder: Path) -> dict[str, Any]:
         from segmodels.stego.presets import loss_preset
-        from segmodels.stego.shards import StoredViews, read_neighbours
-        from segmodels.stego.training import StegoSettings, train_stego
+        from segmodels.stego.shards import CHECKPOINT, train_on_shards
+        from segmodels.stego.training import StegoSettings
 
-        views = StoredViews(finished_shards(features).in_order)
-        neighbours = read_neighbours(reduced_folder(features) / NEIGHBOURS)
-
-        def report(step: int, loss: float) -> None:
-            if step % max(1, settings.steps // 10) == 0:
-                run.log(f"STEGO: step {step} of {settings.steps}, loss {loss:.4f}")
-
-        model = train_stego(
-            views,
-            neighbours,
-            StegoSettings(**(asdict(settings) | {"loss": loss_preset(settings.loss, backbone)})),
-            report,
+        chosen = deciding_settings(settings) | {"loss": loss_preset(settings.loss, backbone)}
+        training = partial(
+            train_on_shards,
+            finished_shards(features).in_order,
+            reduced_folder(features) / NEIGHBOURS,
+            folder,
+            StegoSettings(**chosen),
+            device=resolve_device(settings.device),
+            checkpoint_every=settings.checkpoint_every,
         )
-        model.save(folder / "stego.safetensors")
-        names = ["step", "loss", "same", "neighbour", "random"]
-        history = [dict(zip(names, map(float, row), strict=True)) for row in model.history]
-        return {"views": views.shape[0], "history": history}
+        summary: dict[str, Any] = train_apart(run, training)
+        (folder / CHECKPOINT).unlink()
+        return summary
 
     try:
-        version = run.materialise(compute, features.digest, backbone)
+        version = run.materialise(
+            compute,
+            features.digest,
+            backbone,
+            resumable=True,
+            on_gpu=partial(uses_gpu, settings.device),
+        )
     except ValueError as error:
         raise dg.Failure(f"stuff_model: {error}") from error
     history = version.summary["history"]

@@ -16,8 +16,9 @@ from kernels import rle
 from segmodels.detector.panoptic_merge import merge_panoptic
 from segmodels.detector.pseudo_labels import cluster_categories
 from segmodels.detector.registration import quiet_third_parties, register
-from segmodels.detector.settings import PredictionSettings, Progress
+from segmodels.detector.settings import PredictionSettings
 from segmodels.detector.training import CONFIG_FILE, last_checkpoint
+from segmodels.engine.progress import Progress
 from segmodels.formats.coco import Result, write_results
 from segmodels.formats.panoptic import PanopticWriter
 from segmodels.formats.segment_png import png_name, write_png

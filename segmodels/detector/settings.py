@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -10,9 +10,6 @@ from typing import Any, Self
 from segmodels.engine.settings import FREE
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-
-Progress = Callable[[dict[str, Any]], None]
-"""Takes the numbers of a progress report by name."""
 
 
 def config_names() -> list[str]:

@@ -2,7 +2,6 @@
 
 # The classes of MMDetection and mmengine have no types.
 
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from kernels.errors import ExNihiloError
-from segmodels.detector.settings import Progress
-
-
-class NonFiniteLossError(ExNihiloError, RuntimeError):
-    """Training diverged: the loss is infinite or NaN."""
+from segmodels.engine.progress import Progress, check_finite
 
 
 @LOOPS.register_module(force=True)
@@ -70,19 +64,12 @@ class FiniteLossHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Check the total loss.
+        """Check the losses.
 
         Raises:
-            NonFiniteLossError: the loss is infinite or NaN.
+            NonFiniteLossError: one is infinite or NaN.
         """
-        losses = plain_losses(outputs)
-        if not math.isfinite(losses["loss"]):
-            broken = sorted(name for name, value in losses.items() if not math.isfinite(value))
-            raise NonFiniteLossError(
-                f"the loss is {losses['loss']} at iteration {runner.iter + 1} (from "
-                f"{', '.join(broken)}): lower the learning rate and run again; it resumes "
-                "from the last checkpoint"
-            )
+        check_finite(plain_losses(outputs), runner.iter + 1)
 
 
 @HOOKS.register_module(force=True)
@@ -163,7 +150,7 @@ class ProgressHook(Hook):
     """Report progress from rank 0.
 
     Args:
-        on_progress: takes {"iteration", "total", "eta_s", "learning_rate", and every loss}.
+        on_progress: takes {"step", "total", every loss, "learning_rate", "seconds_left"}.
         interval: iterations between reports.
     """
 
@@ -193,11 +180,11 @@ class ProgressHook(Hook):
         seconds = (time.monotonic() - began) / (done - first)
         self.on_progress(
             {
-                "iteration": done,
+                "step": done,
                 "total": runner.max_iters,
                 **self.last_losses,
                 "learning_rate": float(runner.optim_wrapper.get_lr()["lr"][0]),
-                "eta_s": seconds * (runner.max_iters - done),
+                "seconds_left": seconds * (runner.max_iters - done),
             }
         )
 

@@ -7,7 +7,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,9 +17,11 @@ import torch
 
 from segmodels.detector.pseudo_labels import count_categories
 from segmodels.detector.registration import quiet_third_parties, register
-from segmodels.detector.settings import Progress, TrainSettings
+from segmodels.detector.settings import TrainSettings
+from segmodels.engine.checkpoint import CheckpointMismatchError
 from segmodels.engine.device import resolve_device
 from segmodels.engine.distributed import process_group
+from segmodels.engine.progress import Log, Progress, discard
 from segmodels.engine.settings import deciding_settings
 from segmodels.formats.atomic import write_json
 
@@ -57,6 +59,7 @@ def train_segmenter(
     *,
     device: str = "cpu",
     on_progress: Progress | None = None,
+    log: Log = discard,
     resume: bool = True,
 ) -> TrainResult:
     """Train a segmenter, or resume its training (U2Seg sec. 3.3).
@@ -70,13 +73,14 @@ def train_segmenter(
         work_dir: folder of the run.
         settings: how to train.
         device: ``cpu``, ``cuda`` or ``cuda:<n>``.
-        on_progress: takes {iteration, total, eta_s, learning_rate, losses...} every
+        on_progress: takes {step, total, losses..., learning_rate, seconds_left} every
             ``settings.progress_every`` iterations.
+        log: takes a sentence where a run is resumed.
         resume: continue from the last checkpoint of the work directory; False discards it.
 
     Raises:
-        ValueError: the inputs are inconsistent, or the work directory holds a run with other
-            settings.
+        ValueError: the inputs are inconsistent.
+        CheckpointMismatchError: the work directory holds a run with other settings.
         NonFiniteLossError: training diverged.
     """
     register()
@@ -106,6 +110,9 @@ def train_segmenter(
         if last_checkpoint(folder) == checkpoint and result.is_file():
             losses = json.loads(result.read_text(encoding="utf-8"))["losses"]
         else:
+            last = last_checkpoint(folder)
+            if last is not None and group.leads:
+                log(f"resuming after {last.name}")
             losses = _run(config, group.device, on_progress, settings.progress_every)
             if group.leads:
                 _drop_old_checkpoints(folder, settings.keep_checkpoints)
@@ -185,7 +192,7 @@ def _claim(folder: Path, settings: TrainSettings, *, resume: bool) -> None:
         found = json.loads(record.read_text(encoding="utf-8"))
         changed = sorted(k for k in fixed.keys() | found.keys() if fixed.get(k) != found.get(k))
         if changed:
-            raise ValueError(
+            raise CheckpointMismatchError(
                 f"{folder} holds a run with other settings ({', '.join(changed)}): choose another "
                 "work directory, or discard the run with resume=False (--restart)"
             )
@@ -218,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps({"checkpoint": str(result.checkpoint), "losses": result.losses}))
 
 
-def _print_progress(report: dict[str, Any]) -> None:
+def _print_progress(report: Mapping[str, float]) -> None:
     print(json.dumps({k: round(v, 5) for k, v in report.items()}), file=sys.stderr, flush=True)
 
 

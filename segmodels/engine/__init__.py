@@ -1,1 +1,1 @@
-"""What training and sharded work share: devices, threads, processes."""
+"""What training and sharded work share: the loop, checkpoints, devices, threads, processes."""

@@ -12,6 +12,7 @@ import zarr
 
 from segmodels.backbones.ref import BackboneRef
 from segmodels.engine.parallel import map_images
+from segmodels.engine.progress import Log, Progress
 from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.stuff import stuff_rows, stuff_table
@@ -29,6 +30,10 @@ from segmodels.stego.segmentation import (
     choose_clusters,
     score_stuff,
 )
+from segmodels.stego.training import StegoSettings, train_stego
+
+MODEL_FILE = "stego.safetensors"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,41 @@ def write_neighbours(views: StoredViews, folder: Path) -> None:
 def read_neighbours(folder: Path) -> np.ndarray:
     """Read the kNN table that `write_neighbours` wrote, (n, k) int64."""
     return np.asarray(zarr.open_array(folder, mode="r"))
+
+
+def train_on_shards(
+    shards: list[Path],
+    neighbours: Path,
+    folder: Path,
+    settings: StegoSettings,
+    *,
+    device: str,
+    checkpoint_every: int,
+    on_progress: Progress,
+    log: Log,
+) -> dict[str, Any]:
+    """Train STEGO on stored views; write `MODEL_FILE`, beside the last checkpoint.
+
+    Returns:
+        The number of views, and the history of the losses by name.
+
+    Raises: see `train_stego`.
+    """
+    views = StoredViews(shards)
+    model = train_stego(
+        views,
+        read_neighbours(neighbours),
+        settings,
+        on_progress,
+        device=device,
+        checkpoint=folder / CHECKPOINT,
+        checkpoint_every=checkpoint_every,
+        log=log,
+    )
+    model.save(folder / MODEL_FILE)
+    names = ("step", "loss", "same", "neighbour", "random")
+    history = [dict(zip(names, map(float, row), strict=True)) for row in model.history]
+    return {"views": views.shape[0], "history": history}
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ MARKS = {
     "dino_features": "dino_features: shard",
     "maskcut_masks": "maskcut_masks: shard",
     "stuff_features": "stuff_features: shard",
-    "stuff_model": "STEGO: step 2",
+    "stuff_model": "stuff_model: step 2",
     "stuff_segments": "stuff_segments: shard",
     "instance_embeddings": "instance_embeddings: shard",
-    "segmenter": "training: iteration 6",
+    "segmenter": "segmenter: step 6",
 }
 
 pytestmark = pytest.mark.slow

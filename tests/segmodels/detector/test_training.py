@@ -10,6 +10,8 @@ import torch
 from segmodels.detector.prediction import predict_panoptic
 from segmodels.detector.settings import TrainSettings
 from segmodels.detector.training import last_checkpoint, main, train_segmenter, training_summary
+from segmodels.engine.checkpoint import CheckpointMismatchError
+from segmodels.engine.progress import NonFiniteLossError
 from segmodels.formats.arrow import read_table
 
 SMALL = TrainSettings(
@@ -36,7 +38,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
 
     def stop(report: dict) -> None:
         reports.append(report)
-        if report["iteration"] == 3:
+        if report["step"] == 3:
             raise Stopped
 
     with pytest.raises(Stopped):
@@ -44,7 +46,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
     moved = (tmp_path / "cut").rename(tmp_path / "moved")
     assert last_checkpoint(moved) == moved / "iter_2.pth"
     resumed = train(shapes, moved, on_progress=reports.append)
-    assert [report["iteration"] for report in reports] == [1, 2, 3, 3, 4]
+    assert [report["step"] for report in reports] == [1, 2, 3, 3, 4]
     assert resumed.checkpoint == moved / "iter_4.pth"
     assert resumed.iterations == whole.iterations == 4
     expected = weights(whole.checkpoint)
@@ -55,7 +57,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
     # Trained to the end, a further call trains nothing.
     again = train(shapes, moved, on_progress=reports.append)
     assert (again.checkpoint, len(reports)) == (resumed.checkpoint, 5)
-    with pytest.raises(ValueError, match=r"other settings \(seed\)"):
+    with pytest.raises(CheckpointMismatchError, match=r"other settings \(seed\)"):
         train(shapes, moved, replace(SMALL, seed=1))
 
     scalars = list(moved.glob("*/vis_data/scalars.json"))
@@ -66,7 +68,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
     assert [record["step"] for record in summary["history"]] == [1, 2, 3, 4]
     assert summary["losses"] == resumed.losses
     report = reports[-1]
-    assert (report["iteration"], report["total"], report["eta_s"]) == (4, 4, 0)
+    assert (report["step"], report["total"], report["seconds_left"]) == (4, 4, 0)
     assert report["loss"] > 0
 
 
@@ -89,11 +91,6 @@ def test_more_than_a_thousand_clusters_train_and_predict(
 
 
 def test_a_diverging_run_stops_and_keeps_no_broken_checkpoint(shapes, tmp_path: Path) -> None:
-    from segmodels.detector.registration import register
-
-    register()
-    from segmodels.detector.train_loop import NonFiniteLossError
-
     settings = replace(SMALL, learning_rate=1e20, checkpoint_every=100, iterations=8)
     with pytest.raises(NonFiniteLossError, match="lower the learning rate"):
         train(shapes, tmp_path, settings)
