@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from killing import run_apart, run_killed
 
 from segmodels.detector.prediction import predict_panoptic
 from segmodels.detector.settings import TrainSettings
@@ -70,6 +72,18 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(shapes, tmp_path: Pat
     report = reports[-1]
     assert (report["step"], report["total"], report["seconds_left"]) == (4, 4, 0)
     assert report["loss"] > 0
+
+
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(shapes, tmp_path: Path) -> None:
+    run = partial(train_segmenter, shapes.images, shapes.labels, settings=SMALL)
+    run_killed(partial(run, work_dir=tmp_path / "killed"), step=3)
+    assert last_checkpoint(tmp_path / "killed") == tmp_path / "killed/iter_2.pth"
+    run_apart(*(partial(run, work_dir=tmp_path / name) for name in ("killed", "whole")))
+    killed, whole = (weights(tmp_path / name / "iter_4.pth") for name in ("killed", "whole"))
+    assert killed.keys() == whole.keys()
+    assert [name for name in whole if not torch.equal(killed[name], whole[name])] == []
+    results = {(tmp_path / name / "result.json").read_bytes() for name in ("killed", "whole")}
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("class_agnostic_masks", [True, False])
