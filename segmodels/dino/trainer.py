@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from math import cos, pi
+from math import cos, isfinite, pi
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,8 @@ class Trainer:
             "shape_loss": terms.shape_loss.item() if terms else 0.0,
             "learning_rate": learning_rate,
         }
-        if measure:
+        # Singular values of what is not finite do not exist; the loop stops at such a loss.
+        if measure and isfinite(numbers["loss"]):
             numbers |= self._collapse(distilled, terms).measured()
         self.step += 1
         return numbers

@@ -111,11 +111,12 @@ def test_a_killed_run_continues_to_the_same_tensors(tmp_path: Path) -> None:
             assert torch.equal(killed["optimiser"]["state"][number][name], tensor)
 
 
-def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("report_every", [1, 20])
+def test_a_run_that_diverges_writes_no_checkpoint(tmp_path: Path, report_every: int) -> None:
     write_images(tmp_path / "in", blobs(8))
     wild = replace(TINY, learning_rate=float("inf"), warmup=0.0)
     with pytest.raises(NonFiniteLossError, match="diverged at step 2 "):
-        pretrain(wild, [tmp_path / "in"], tmp_path / "out", save_every=2, log=lambda _: None)
+        pretrain(wild, [tmp_path / "in"], tmp_path / "out", save_every=2, report_every=report_every)
     assert not (tmp_path / "out" / CHECKPOINT).exists()
 
 
