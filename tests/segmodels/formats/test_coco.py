@@ -102,7 +102,7 @@ def test_what_is_written_is_read_by_pycocotools_and_by_us(tmp_path_factory, mask
         assert entry["iscrowd"] == 0
     ours = read_instances(path)
     assert ours.instances(40) == []
-    assert ours.num_annotations == len(masks)
+    assert sum(len(ours.instances(image)) for image in ours.images) == len(masks)
     back = rle.decode([one.rle_counts for one in ours.instances(41)], HEIGHT, WIDTH)
     np.testing.assert_array_equal(back, masks)
     assert list(ours.categories.values()) == CATEGORIES
@@ -205,6 +205,14 @@ FAULTS = {
     ),
     "a crowd of 2": (lambda d: d["annotations"][0].update(iscrowd=2), "iscrowd of annotation 11"),
     "a box of 3": (lambda d: d["annotations"][0].update(bbox=[1, 2, 3]), "bbox of annotation 11"),
+    "text as id": (
+        lambda d: d["images"][0].update(id="0001"),
+        "id of image must be an integer of at least 0, got '0001'",
+    ),
+    "text as image id": (
+        lambda d: d["annotations"][0].update(image_id="0"),
+        "image_id of annotation 11 must be an integer",
+    ),
     "boxes only": (lambda d: d["annotations"][0].pop("segmentation"), "boxes are not enough"),
     "no polygon": (lambda d: d["annotations"][0].update(segmentation=[]), "empty list of polygons"),
     "odd polygon": (
