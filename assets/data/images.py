@@ -72,13 +72,11 @@ def images(run: StageRun[ImagesSettings], inputs: InputPaths) -> Result:
     """The tables of all images, and of the files that were rejected."""
     settings = _with_sources(run, inputs)
     sources = _sources(settings, run.stage.path.parent, run.log)
-    previous = run.stage.current()
-    known = None if previous is None else read_table(previous.folder / "images.arrow")
 
     def compute(folder: Path) -> dict[str, Any]:
         scan = scan_sources(
             sources,
-            previous=known,
+            previous=_known_images(run.stage),
             shard_size=settings.shard_size,
             max_pixels=settings.max_pixels,
             evaluation_fraction=settings.evaluation_fraction,
@@ -106,6 +104,15 @@ def images(run: StageRun[ImagesSettings], inputs: InputPaths) -> Result:
             "preview": image_sheet(table),
         },
     )
+
+
+def _known_images(stage: StageFolder) -> pa.Table | None:
+    """The images of the last version, which keep their ids; None where there is none to read."""
+    version = stage.current()
+    try:
+        return None if version is None else read_images(version)
+    except (OSError, ValueError):  # lost or damaged: this run replaces it
+        return None
 
 
 def _with_sources(run: StageRun[ImagesSettings], inputs: InputPaths) -> ImagesSettings:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
@@ -105,6 +106,18 @@ def test_a_second_run_keeps_the_first_result(store, photos):
     before = store.stage("images").pointer.stat().st_mtime_ns
     run(store)  # the sources are remembered
     assert store.stage("images").pointer.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"ARROW1")])
+def test_a_run_repairs_a_damaged_table(store, photos, damage):
+    run(store, source(photos))
+    before = store.stage("images").require()
+    rows = read_table(before.folder / "images.arrow").to_pylist()
+    damage(before.folder / "images.arrow")
+    run(store)
+    after = store.stage("images").require()
+    assert after == before
+    assert read_table(after.folder / "images.arrow").to_pylist() == rows
 
 
 def test_a_new_photograph_gets_a_new_shard(store, photos):
