@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.evaluation.export import export_clustering
+from assets.stages.manifest import DamagedResultError
 from assets.stages.store import Dataset, Store
 
 
@@ -27,6 +28,13 @@ def test_what_is_finished_is_copied_whole(store, tmp_path):
 def test_an_existing_folder_is_never_written_over(store, tmp_path):
     with pytest.raises(dg.Failure, match="exists already"):
         export_clustering(store, "k0003", tmp_path)
+
+
+def test_a_damaged_result_is_not_copied(store, tmp_path):
+    (store.stage("evaluation", "k0003").require().folder / "file.txt").write_text("eval")
+    with pytest.raises(DamagedResultError, match=r"file\.txt has 4 bytes instead of 10"):
+        export_clustering(store, "k0003", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_clustering_says_what_to_run(store, tmp_path):
