@@ -29,16 +29,17 @@ def store(tmp_path):
 
 
 def tick(store, cursor=None):
+    """What the sensor says, and the cursor that it leaves."""
     resources = {"store": store, "dataset": store.dataset}
     with (
         dg.instance_for_test() as instance,
         dg.build_sensor_context(instance=instance, cursor=cursor, resources=resources) as context,
     ):
-        return new_images(context)
+        return new_images(context), context.cursor
 
 
 def test_a_dataset_without_sources_is_passed_over_with_the_reason(store):
-    assert "materialise images once" in tick(store).skip_message
+    assert "materialise images once" in tick(store)[0].skip_message
 
 
 def test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos):
@@ -50,17 +51,22 @@ def test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos):
             run_config={"ops": {"images": {"config": config}}},
             instance=instance,
         )
-    first = tick(store)
-    assert "no image has changed" in tick(store, first.run_key).skip_message
+    request, first = tick(store)
+    assert isinstance(request, dg.RunRequest)
+    assert "no image has changed" in tick(store, first)[0].skip_message
     Image.new("RGB", (30, 20), (9, 9, 9)).save(photos / "b.png")
-    second = tick(store, first.run_key)
-    assert second.run_key != first.run_key
+    request, second = tick(store, first)
+    assert isinstance(request, dg.RunRequest)
+    assert second != first
+    (photos / "b.png").unlink()
+    request, third = tick(store, second)
+    assert (request.run_key, third) == (None, first)
 
 
 def test_a_folder_that_went_away_is_named(store, photos):
     test_changed_files_launch_a_run_and_unchanged_ones_do_not(store, photos)
     photos.rename(photos.with_name("elsewhere"))
-    assert "photos" in tick(store).skip_message
+    assert "photos" in tick(store)[0].skip_message
 
 
 def test_dead_runs_are_ended_and_named():
