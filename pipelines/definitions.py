@@ -74,6 +74,5 @@ defs = dg.Definitions(
         "weights": Weights(cache_folder=str(settings.backbone_cache)),
         "shards": ShardRunner(engine=settings.engine),
         "trainer": TrainerLauncher(),
-        "pipes": dg.PipesSubprocessClient(),
     },
 )
