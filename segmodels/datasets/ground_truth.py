@@ -77,21 +77,6 @@ class GroundTruth:
             return _merge_segments(segment_map, segments, stuff)
         return segment_map, segments
 
-    def semantic(self, image_id: int) -> NDArray[np.int32] | None:
-        """Give the category id of every pixel, (H, W) int32 with 0 = void.
-
-        Returns:
-            None where there is no panoptic map.
-        """
-        found = self.panoptic(image_id)
-        if found is None:
-            return None
-        segment_map, segments = found
-        category_of = {segment.id: segment.category_id for segment in segments}
-        ids, inverse = np.unique(segment_map, return_inverse=True)
-        categories = np.array([category_of.get(value, 0) for value in ids.tolist()], np.int32)
-        return categories[inverse].reshape(segment_map.shape)
-
 
 def load_ground_truth(
     sources: Sequence[ImageSource],

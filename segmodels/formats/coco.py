@@ -67,11 +67,6 @@ class CocoInstances:
         image = self.images[image_id]
         return [_instance(record, image) for record in self._annotations.get(image_id, [])]
 
-    @property
-    def num_annotations(self) -> int:
-        """Number of annotations of all images."""
-        return sum(map(len, self._annotations.values()))
-
 
 def read_instances(path: str | Path) -> CocoInstances:
     """Read a COCO instance file and check all of it.

@@ -76,7 +76,6 @@ def test_both_files(root):
     np.testing.assert_array_equal(truth.panoptic(1)[0], MAP)
     assert truth.panoptic(1)[1] == SEGMENTS
     assert truth.panoptic(2) is None
-    assert truth.semantic(2) is None
 
 
 def test_panoptic_alone_gives_the_instances_of_its_things(root):
@@ -103,15 +102,6 @@ def test_an_unknown_image_has_no_truth(root):
     assert truth.panoptic(77) is None
 
 
-def test_the_semantic_map_is_the_category_of_every_pixel(root):
-    expected = [
-        [1, 1, 171, 171, 187, 0],
-        [1, 1, 175, 175, 187, 0],
-        [2, 2, 175, 175, 187, 0],
-    ]
-    np.testing.assert_array_equal(load(root).semantic(1), expected)
-
-
 def test_both_readings_of_grouped_stuff(root):
     coco15 = load_label_map("coco15")
     wall, sky = (coco15.category_of[stuff].id for stuff in (171, 187))
@@ -125,8 +115,6 @@ def test_both_readings_of_grouped_stuff(root):
     segment_map, segments = merged.panoptic(1)
     np.testing.assert_array_equal(segment_map, np.where(MAP == 40, 30, MAP))
     assert segments == [*SEGMENTS[:2], Segment(30, wall), Segment(50, sky)]
-    np.testing.assert_array_equal(merged.semantic(1), apart.semantic(1))
-    assert merged.semantic(1)[0, 2] == wall
 
 
 def test_merging_without_groups_changes_nothing_where_classes_differ(root):
