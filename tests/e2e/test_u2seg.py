@@ -13,8 +13,12 @@ import pytest
 import zarr
 from PIL import Image
 from pycocotools.coco import COCO
+from scipy.optimize import linear_sum_assignment
 
-from assets.data.images import InputPaths
+from assets.backbones.dino_features import dino_features
+from assets.backbones.weights import Weights
+from assets.data.images import InputPaths, images
+from assets.masks.maskcut_masks import maskcut_masks
 from assets.stages.shards import ShardRunner, finished_shards
 from assets.stages.store import Dataset, Store
 from pipelines.definitions import defs
@@ -161,6 +165,120 @@ def test_scores_report_and_baseline_are_there(store):
     report = (folder / "report.html").read_text()
     assert "tiny, 3 clusters (k0003)" in report
     assert "data:image/" in report
+
+
+def test_the_baseline_has_the_scores_of_this_sample(store):
+    """MaskCut is deterministic; the ranges leave room for another processor's rounding."""
+    metrics = json.loads((folder_of(store, "evaluation", "k0003") / "metrics.json").read_text())
+    baseline = metrics["maskcut_baseline"]
+    assert baseline["box"]["AP50"] == pytest.approx(56.3, abs=3)
+    assert baseline["mask"]["AP50"] == pytest.approx(56.3, abs=3)
+    assert baseline["box"]["AR100"] == pytest.approx(35.0, abs=3)
+    assert baseline["mask"]["AR100"] == pytest.approx(26.25, abs=3)
+
+
+def test_things_and_clusters_have_the_sizes_of_this_sample(store):
+    things = read_table(folder_of(store, "thing_masks") / "masks.arrow")
+    clusters = read_table(folder_of(store, "instance_clusters", "k0003") / "clusters.arrow")
+    assert things["image_id"].to_pylist() == [1, 2, 4, 4, 5, 6, 7, 8]
+    areas = [8332, 20178, 5433, 4645, 8539, 26280, 13779, 34057]
+    assert things["area"].to_pylist() == pytest.approx(areas, rel=0.05)
+    assert sorted(np.bincount(clusters["cluster_id"].to_numpy())) == [1, 3, 4]
+
+
+def truth_of(store, split):
+    scenes = next((Path(store.root) / "tiny").glob("sample_scenes-*"))
+    return read_panoptic(scenes / f"panoptic_{split}.json")
+
+
+def categories_of(panoptic, image_id):
+    """(H, W) category ids of a panoptic file, 0 = void."""
+    segments = panoptic.segments(image_id)
+    lookup = np.zeros(1 + max(segment.id for segment in segments), int)
+    lookup[[segment.id for segment in segments]] = [segment.category_id for segment in segments]
+    return lookup[panoptic.segment_map(image_id)]
+
+
+def test_pseudo_labels_agree_with_the_truth_of_their_images(store):
+    """Clusters are assigned to classes one to one, here by a solver of the test's own."""
+    labels = read_panoptic(folder_of(store, "pseudo_labels", "k0003") / "panoptic.json")
+    truth = truth_of(store, "train")
+    votes = np.zeros((len(labels.categories) + 1, len(truth.categories) + 1), int)
+    for image_id in labels.image_ids:
+        pair = categories_of(labels, image_id), categories_of(truth, image_id)
+        np.add.at(votes, pair, 1)
+    votes = votes[1:, 1:]
+    rows, columns = linear_sum_assignment(votes, maximize=True)
+    matched = votes[rows, columns]
+    accuracy = matched.sum() / votes.sum()
+    unions = votes[rows].sum(axis=1) + votes[:, columns].sum(axis=0) - matched
+    mean_iou = (matched / np.maximum(unions, 1)).sum() / (votes.sum(axis=0) > 0).sum()
+    assert accuracy > 0.45
+    assert mean_iou > 0.13
+    # Pixels of thing clusters lie on true things.
+    is_thing = [category.isthing for category in truth.categories.values()]
+    assert votes[:3][:, is_thing].sum() > 0.7 * votes[:3].sum()
+
+
+def test_pixel_accuracy_is_that_of_the_files(store):
+    """The score, counted again from the maps and the mapping that users get."""
+    truth = truth_of(store, "val")
+    folder = folder_of(store, "evaluation", "k0003")
+    mapping = [
+        row
+        for row in read_table(folder / "mapping.arrow").to_pylist()
+        if (row["protocol"], row["fitted_on"], row["kind"]) == ("one-to-one", "same", "stuff")
+    ]
+    class_of = np.array([0, *(row["class_id"] or -1 for row in mapping)])
+    right = known = 0
+    for image_id in truth.image_ids:
+        png = folder_of(store, "predictions", "k0003") / "semantic" / f"{image_id:012d}.png"
+        with Image.open(png) as semantic:
+            predicted = class_of[np.asarray(semantic)]
+        true = categories_of(truth, image_id)
+        is_void = true == 0
+        thing_ids = [number for number, one in truth.categories.items() if one.isthing]
+        true[np.isin(true, thing_ids)] = 0
+        right += ((predicted == true) & ~is_void).sum()
+        known += (~is_void).sum()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    scores = metrics["protocols"]["one-to-one"]["same"]["semantic"]
+    assert scores["PixelAcc"] == pytest.approx(100 * right / known)
+
+
+@pytest.mark.slow
+def test_worker_processes_store_the_bytes_of_one_process(store, tmp_path):
+    """Features and masks of real images, by two workers."""
+    other = Store(root=str(tmp_path), dataset=Dataset(name="tiny"))
+    shutil.copytree(store.stage("images").path, other.stage("images").path)
+    result = dg.materialize(
+        [images, dino_features, maskcut_masks],
+        selection=["dino_features", "maskcut_masks"],
+        resources={
+            "store": other,
+            "dataset": other.dataset,
+            "inputs": InputPaths(),
+            "weights": Weights(cache_folder=str(tmp_path)),
+            "shards": ShardRunner(engine="processes", workers=2),
+        },
+        run_config=run_config({"dino_features"}),
+    )
+    assert result.success
+    for stage in ("dino_features", "maskcut_masks"):
+        assert shard_bytes(other, stage) == shard_bytes(store, stage)
+
+
+def shard_bytes(store, stage):
+    """The files of a stage's shards, by shard and name."""
+    folders = finished_shards(store.stage(stage).require()).folders
+    files = {
+        (shard, str(path.relative_to(folder))): path.read_bytes()
+        for shard, folder in folders.items()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    assert len({shard for shard, _ in files}) == 3
+    return files
 
 
 def test_show_prints_the_table_and_the_path_of_the_report(store):
