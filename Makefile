@@ -50,7 +50,7 @@ FAILURE = $(shell cat failure.txt 2>/dev/null)
 chain: $(VENV)/installed
 	@rm -f failure.txt
 	$(BIN)/dagster job execute -m pipelines.definitions -j u2seg -c '$(CONFIG)' \
-	  --tags '{"dagster/partition": "$(KEY)"}' || test -s failure.txt
+	  --tags '{"dagster/partition": "$(KEY)"}' && rm -f failure.txt || test -s failure.txt
 
 # A test file a process, each with one thread: faster than one process whose threads share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
