@@ -209,10 +209,6 @@ FAULTS = {
         lambda d: d["images"][0].update(id="0001"),
         "id of image must be an integer of at least 0, got '0001'",
     ),
-    "text as image id": (
-        lambda d: d["annotations"][0].update(image_id="0"),
-        "image_id of annotation 11 must be an integer",
-    ),
     "boxes only": (lambda d: d["annotations"][0].pop("segmentation"), "boxes are not enough"),
     "no polygon": (lambda d: d["annotations"][0].update(segmentation=[]), "empty list of polygons"),
     "odd polygon": (
