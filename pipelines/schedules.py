@@ -46,7 +46,9 @@ def nightly_recluster(
     instance, dataset = context.instance, store.dataset.name
     end_dead_runs(instance, context.log.warning)
     for run in unfinished_runs(instance):
-        return dg.SkipReason(f"run {run.run_id[:8]} ({run.job_name}) is in progress")
+        return dg.SkipReason(
+            f"run {run.run_id[:8]} ({run.job_name}) is in progress (terminate it in the UI if not)"
+        )
     things = store.stage("thing_masks").current()
     if things is None or store.stage("stuff_model").current() is None:
         return dg.SkipReason(f"dataset {dataset!r} is not ready: run the job u2seg on it once")

@@ -20,12 +20,12 @@ def main() -> int:
     parser.add_argument("--dataset", help=f"default: that of --config, else {settings.dataset}")
     parser.add_argument("--config", type=Path, help="run config whose dataset is shown")
     arguments = parser.parse_args()
-    named = dataset_of_config(arguments.config) if arguments.config else None
-    dataset = arguments.dataset or named or settings.dataset
-    store = Store(root=str(settings.store), dataset=Dataset(name=dataset))
     try:
+        named = dataset_of_config(arguments.config) if arguments.config else None
+        dataset = arguments.dataset or named or settings.dataset
+        store = Store(root=str(settings.store), dataset=Dataset(name=dataset))
         version = store.stage("evaluation", arguments.clustering).require()
-    except (MissingStageError, DamagedResultError) as error:
+    except (MissingStageError, DamagedResultError, ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     from segmodels.report.metrics_table import metrics_table

@@ -5,7 +5,6 @@ whom it waits for, sleeps meanwhile, and ends on Ctrl-C and SIGTERM.
 """
 
 import fcntl
-import getpass
 import os
 import shutil
 import socket
@@ -58,7 +57,7 @@ def gpu_locked(needed: bool, run: str, log: Callable[[str], None]) -> Iterator[N
     if not needed:
         yield
         return
-    folder = Path(tempfile.gettempdir()) / f"exnihilo-{getpass.getuser()}"
+    folder = Path(tempfile.gettempdir()) / f"exnihilo-{os.getuid()}"
     with locked(folder / "gpu.lock", "the GPU", run, log):
         yield
 

@@ -16,6 +16,8 @@ def write_manifest(folder: Path) -> None:
     files = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
+    # A resumed version may hold the manifest of a run that was killed as it ended.
+    files = [name for name in files if name != MANIFEST]
     lines = [f"{(folder / name).stat().st_size} {name}\n" for name in files]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 

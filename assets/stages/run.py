@@ -1,5 +1,6 @@
 """How an unsharded stage runs: keep the finished answer, or compute it and make it visible."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from assets.stages.locks import gpu_locked
 from assets.stages.manifest import DamagedResultError, verify
 from assets.stages.settings import remember
 from assets.stages.store import StageFolder, Version
+from segmodels.formats.atomic import write_json
+
+SUMMARY = "summary.json"
 
 
 def never() -> bool:
@@ -37,24 +41,28 @@ def materialise(
         on_gpu: whether `compute` needs the GPU to itself; asked only where something is computed.
     """
     with stage.locked(log):
-        current = stage.current()
-        if current is not None and current.digest == digest:
-            try:
-                verify(current.folder, stage.name)
-            except DamagedResultError as error:
-                log(f"{error} (which this run does)")
-            else:
-                log(f"{stage.name}: nothing changed, keeping {current.folder}")
-                return stage.point_to(
-                    digest,
-                    settings=remember(stage, settings),
-                    summary=current.summary,
-                    made_from=made_from,
-                )
-        open_version = stage.resumable_version if resumable else stage.new_version
-        with gpu_locked(on_gpu(), stage.run, log), open_version(digest) as folder:
-            summary = compute(folder)
+        summary = _finished(stage, digest, log)
+        if summary is not None:
+            log(f"{stage.name}: nothing changed, keeping {stage.path / f'v-{digest}'}")
+        else:
+            open_version = stage.resumable_version if resumable else stage.new_version
+            with gpu_locked(on_gpu(), stage.run, log), open_version(digest) as folder:
+                summary = dict(compute(folder))
+                write_json(folder / SUMMARY, summary)
         # Only settings that led to a result are worth repeating.
         return stage.point_to(
             digest, settings=remember(stage, settings), summary=summary, made_from=made_from
         )
+
+
+def _finished(stage: StageFolder, digest: str, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """The summary of a finished version, even if it has lost its pointer; None where there is none."""
+    folder = stage.path / f"v-{digest}"
+    if not folder.exists():
+        return None
+    try:
+        verify(folder, stage.name)
+    except DamagedResultError as error:
+        log(f"{error} (which this run does)")
+        return None
+    return dict(json.loads((folder / SUMMARY).read_text()))

@@ -44,8 +44,8 @@ def end_dead_runs(instance: dg.DagsterInstance, log: Callable[[str], None]) -> N
 
 def unfinished_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The runs that wait or go on, after those that died were marked."""
-    waiting = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
-    return list(instance.get_runs(dg.RunsFilter(statuses=[*_UNFINISHED, *waiting])))
+    statuses = [*_UNFINISHED, dg.DagsterRunStatus.QUEUED]
+    return list(instance.get_runs(dg.RunsFilter(statuses=statuses)))
 
 
 def _alive(process: dict[str, float]) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import Field, ValidationError, create_model
 
+from assets.stages.manifest import DamagedResultError
 from assets.stages.store import StageFolder, write_atomically
 
 Settings = TypeVar("Settings")
@@ -147,9 +148,19 @@ def _require_choice(stage: str, name: str, hint: Any, value: object) -> None:
 
 
 def read_remembered(stage: StageFolder) -> dict[str, Any]:
-    """Settings that this dataset's last run of the stage was given, {} before the first."""
+    """Settings that this dataset's last run of the stage was given, {} before the first.
+
+    Raises:
+        DamagedResultError: their file cannot be read.
+    """
     path = _memory_file(stage)
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except ValueError as error:
+        raise DamagedResultError(
+            f"{path} is damaged: delete it, and name the settings of {stage.name} anew where they "
+            "are not the defaults"
+        ) from error
 
 
 def remember(stage: StageFolder, settings: object) -> dict[str, Any]:

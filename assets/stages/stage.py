@@ -9,8 +9,8 @@ digest of its result follow from the declaration.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,8 +125,7 @@ class StageRun(Generic[Settings]):
             )
         partition = None if asset.partitions_def is None else str(self.key)
         folder = self.store.stage(name, partition)
-        version = folder.require()
-        self._reads.enter_context(reading(version.folder))
+        version = self._reads.enter_context(_held(folder))
         self._made_from |= version.made_from | {name: version.digest}
         return version
 
@@ -203,8 +202,8 @@ class StageRun(Generic[Settings]):
             The current version and the number of shards that were computed.
         """
         tasks = [
-            ShardTask(shard, self._digest(self.settings, one.depends_on), function, one.arguments)
-            for shard, one in work.items()
+            ShardTask(shard, self._digest(self.settings, own.depends_on), function, own.arguments)
+            for shard, own in work.items()
         ]
         return materialise_shards(
             self.stage,
@@ -222,6 +221,21 @@ class StageRun(Generic[Settings]):
         partition = [] if self._declaration.partitions is None else [str(self.key)]
         decide = deciding_settings(settings)
         return digest_of(self._declaration.version, decide, *partition, *depends_on)
+
+
+@contextmanager
+def _held(stage: StageFolder) -> Iterator[Version]:
+    """The current version of a stage, verified, and kept from being removed meanwhile."""
+    while True:
+        found = stage.current()
+        with ExitStack() as held:
+            if found is not None:
+                held.enter_context(reading(found.folder))
+            version = stage.require()
+            # Another run may have replaced it before it was held.
+            if found is not None and version.folder == found.folder:
+                yield version
+                return
 
 
 def stage(
@@ -277,7 +291,7 @@ def stage(
         ]
         parameters = [*own, *resources]
         body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        body.__annotations__ = {one.name: one.annotation for one in parameters}
+        body.__annotations__ = {own.name: own.annotation for own in parameters}
         return dg.asset(
             name=function.__name__,
             group_name=group,

@@ -42,3 +42,8 @@ def test_a_folder_without_a_manifest_is_not_finished(folder):
 def test_files_that_were_added_later_are_no_damage(folder):
     (folder / "note.txt").write_text("mine")
     verify(folder, "dino_features")
+
+
+def test_a_manifest_written_again_does_not_list_itself(folder):
+    write_manifest(folder)
+    verify(folder, "segmenter")

@@ -6,6 +6,7 @@ from typing import Literal
 import dagster as dg
 import pytest
 
+from assets.stages.manifest import DamagedResultError
 from assets.stages.settings import (
     config_for,
     given_settings,
@@ -100,3 +101,11 @@ def test_method_constants_are_not_offered_as_config():
     fields = ThingConfig.to_config_schema().as_field().config_type.fields
     assert sorted(fields) == ["sides", "size", "solver", "tau"]
     assert fields["size"].description == "Side of the square, px. Default: 480."
+
+
+def test_damaged_memory_is_named_with_what_to_do(stage):
+    remember(stage, ThingSettings())
+    (memory,) = stage.path.parent.glob("settings/things.json")
+    memory.write_text("{")
+    with pytest.raises(DamagedResultError, match=r"things\.json is damaged: delete it"):
+        resolved(ThingConfig(), stage)

@@ -174,6 +174,17 @@ def test_a_free_setting_changes_no_result_and_is_remembered(store):
     assert store.stage("corners").require().digest != first.digest
 
 
+def test_a_version_that_lost_its_pointer_is_not_computed_again(store):
+    assert run_stages(store, square).success
+    version = store.stage("square").require()
+    (version.folder / "area.txt").touch()
+    before = (version.folder / "area.txt").stat().st_mtime_ns
+    store.stage("square").pointer.unlink()
+    assert run_stages(store, square).success
+    assert store.stage("square").require() == version
+    assert (version.folder / "area.txt").stat().st_mtime_ns == before
+
+
 def test_settings_for_a_stage_without_any_are_refused(tmp_path):
     dataset = Dataset(name="shapes", stages={"silent": {"side": 3}})
     with pytest.raises(dg.Failure, match="silent has no settings"):
