@@ -33,7 +33,7 @@ BOX_WIDTH, BOX_HEIGHT, STEP_X, STEP_Y, MARGIN = 168, 38, 208, 64, 24
 LANES = {"stuff_features": 1, "stuff_model": 1, "stuff_segments": 1, "dino_backbone": 2}
 STYLE = (
     "<style>text{font:13px system-ui,sans-serif;fill:#fff;text-anchor:middle}"
-    ".note{fill:#555;font-size:12px;text-anchor:start}.line{stroke:#888;fill:none}</style>"
+    ".note{fill:#555;font-size:12px;text-anchor:start}.line{stroke:#888;fill:none}.far{stroke-dasharray:5 4}</style>"
     '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
     'orient="auto"><path d="M0 0L8 4L0 8z" fill="#888"/></marker>'
 )
@@ -118,7 +118,8 @@ def rooms_svg() -> str:
     widest = max(map(len, rows.values()))
     place = {
         name: (
-            MARGIN + STEP_X * ((widest - len(names)) / 2 + column),
+            # Rows are staggered: arrows that pass a row between do not all run through its middle.
+            MARGIN + STEP_X * ((widest - len(names)) / 2 + column + (row % 2) / 4),
             MARGIN + row * ROOM_STEP,
         )
         for row, names in rows.items()
@@ -130,14 +131,16 @@ def rooms_svg() -> str:
         for importer in sorted(own):
             x, y = place[importer][0] + BOX_WIDTH / 2, place[importer][1] + BOX_HEIGHT
             bend = (end_y - y) / 2
+            # Dashed where it passes behind the rooms of a row between.
+            line = "line" if end_y - y < ROOM_STEP else "line far"
             parts.append(
-                f'<path class="line" marker-end="url(#tip)" d="M{x:g} {y:g}C{x:g} {y + bend:g} '
+                f'<path class="{line}" marker-end="url(#tip)" d="M{x:g} {y:g}C{x:g} {y + bend:g} '
                 f'{end_x:g} {end_y - bend:g} {end_x:g} {end_y:g}"/>'
             )
     for name, (x, y) in place.items():
         colour = ROOM_COLOURS.get(name, ROOM_COLOURS["segmodels"])
         parts.append(_box(name, x, y, colour, None))
-    width = 2 * MARGIN + STEP_X * (widest - 1) + BOX_WIDTH
+    width = 2 * MARGIN + STEP_X * (widest - 0.75) + BOX_WIDTH
     return _svg(width, 2 * MARGIN + ROOM_STEP * max(rows) + BOX_HEIGHT, parts)
 
 

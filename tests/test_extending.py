@@ -11,6 +11,7 @@ from assets.stages.store import Dataset, Store
 from pipelines.settings import ROOT
 from segmodels.datasets.ground_truth import load_ground_truth
 from segmodels.datasets.scan import scan_sources
+from segmodels.engine.checkpoint import CheckpointMismatchError
 from segmodels.formats.arrow import write_table
 from segmodels.formats.masks import mask_row, mask_table
 
@@ -77,3 +78,13 @@ def test_a_data_set(tmp_path, side):
     (instance,) = truth.instances(image_id)
     assert instance.bbox == (3, 2, 9, 7)
     assert table["split"].to_pylist() == ["val"]
+
+
+def test_a_trained_model(tmp_path):
+    names = example("A trained model")
+    whole = names["fit"](tmp_path / "whole.pt")
+    assert whole == pytest.approx(2, abs=0.05)
+    names["fit"](tmp_path / "parts.pt", minutes=0)
+    assert names["fit"](tmp_path / "parts.pt") == whole
+    with pytest.raises(CheckpointMismatchError, match="other settings"):
+        names["fit"](tmp_path / "parts.pt", steps=301)
