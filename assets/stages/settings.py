@@ -28,8 +28,8 @@ class StageConfig(dg.Config):
     """Run config of one stage; every field may be left out."""
 
     def given(self) -> dict[str, Any]:
-        """The fields that this run's config names."""
-        return {name: value for name, value in dict(self).items() if value is not None}
+        """The fields that this run's config names; null too, where Dagster passes it on."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 def config_for(settings_class: type, described: Mapping[str, str]) -> type[StageConfig]:
@@ -142,6 +142,8 @@ def _from_config(hint: Any, value: Any) -> Any:
 
 
 def _require_choice(stage: str, name: str, hint: Any, value: object) -> None:
+    if value is None and type(None) not in typing.get_args(hint):
+        raise dg.Failure(f"config of {stage}: {name} must not be null")
     if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
         choices = ", ".join(map(repr, typing.get_args(hint)))
         raise dg.Failure(f"config of {stage}: {name} must be one of {choices}, got {value!r}")

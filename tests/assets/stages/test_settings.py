@@ -76,6 +76,13 @@ def test_a_run_config_may_name_settings_of_all_stages_at_once(tmp_path, stage):
     assert resolved(ThingConfig(tau=0.4), given).tau == 0.4
 
 
+def test_null_returns_to_no_value_where_there_may_be_none(tmp_path, stage):
+    remember(stage, ThingSettings(tau=0.2))
+    assert resolved(ThingConfig(), stage_given(tmp_path, tau=None)).tau is None
+    with pytest.raises(dg.Failure, match="size must not be null"):
+        resolved(ThingConfig(), stage_given(tmp_path, size=None))
+
+
 @pytest.mark.parametrize(
     ("given", "place"), [({"sise": 3}, "things.sise"), ({"size": "large"}, "things.size")]
 )
