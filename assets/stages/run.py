@@ -62,7 +62,7 @@ def _finished(stage: StageFolder, digest: str, log: Callable[[str], None]) -> di
         return None
     try:
         verify(folder, stage.name)
-    except DamagedResultError as error:
+        return dict(json.loads((folder / SUMMARY).read_text()))
+    except (DamagedResultError, OSError, ValueError) as error:
         log(f"{error} (which this run does)")
         return None
-    return dict(json.loads((folder / SUMMARY).read_text()))

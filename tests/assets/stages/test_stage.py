@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import dagster as dg
 import pytest
 
+from assets.stages.manifest import write_manifest
 from assets.stages.partitions import CLUSTERINGS
 from assets.stages.stage import NoSettings, StageRun, result, stage
 from assets.stages.store import Dataset, Store
@@ -172,6 +173,17 @@ def test_a_free_setting_changes_no_result_and_is_remembered(store):
     config = {"ops": {"corners": {"config": {"number": 5}}}}
     assert run_stages(store, corners, config=config).success
     assert store.stage("corners").require().digest != first.digest
+
+
+@pytest.mark.parametrize("lost", ["summary.json", "manifest.txt", "area.txt"])
+def test_a_version_that_lost_a_file_is_made_again_by_its_stage(store, lost):
+    assert run_stages(store, square).success
+    version = store.stage("square").require()
+    (version.folder / lost).unlink()
+    if lost == "summary.json":  # As a store has it that knows no summaries.
+        write_manifest(version.folder)
+    assert run_stages(store, square).success
+    assert store.stage("square").require() == version
 
 
 def test_a_version_that_lost_its_pointer_is_not_computed_again(store):
