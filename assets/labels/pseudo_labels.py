@@ -34,7 +34,8 @@ def pseudo_labels(run: StageRun[LabelSettings]) -> Result:
     table = train_images(run.input(images))
     things, clusters = run.input(thing_masks), run.joined(instance_clusters, thing_masks)
     stuff = run.input(stuff_segments)
-    finished_shards(stuff).require(shards_of(table), "stuff_segments")
+    segments = finished_shards(stuff)
+    segments.require(shards_of(table), "stuff_segments")
     num_stuff = int(run.input(stuff_model).settings["num_clusters"])
 
     def compute(folder: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def pseudo_labels(run: StageRun[LabelSettings]) -> Result:
             table,
             read_table(things.folder / "masks.arrow"),
             read_table(clusters.folder / "clusters.arrow"),
-            finished_shards(stuff).table("segments.arrow"),
+            segments.table("segments.arrow"),
             num_things=run.key.num_clusters,
             num_stuff=num_stuff,
             settings=run.settings,

@@ -76,7 +76,7 @@ class StageRun(Generic[Settings]):
     ) -> None:
         self._declaration = declaration
         self._config = config
-        self._made_from: dict[str, str] = {}
+        self._versions: dict[str, Version] = {}
         self._reads = ExitStack()
         self.context = context
         self.store = store
@@ -112,7 +112,9 @@ class StageRun(Generic[Settings]):
         return resolve_settings(self.given, self._declaration.settings, self.stage)
 
     def input(self, asset: dg.AssetsDefinition) -> Version:
-        """The current version of an input, of this run's partition where it has partitions.
+        """The version of an input, of this run's partition where it has partitions.
+
+        It is the current one when it is first asked for, and the same for the rest of the run.
 
         Raises:
             UndeclaredInputError: the stage does not declare it.
@@ -123,14 +125,14 @@ class StageRun(Generic[Settings]):
             raise UndeclaredInputError(
                 f"{self._declaration.name} reads {name}: add it to the inputs of its declaration"
             )
-        partition = None if asset.partitions_def is None else str(self.key)
-        folder = self.store.stage(name, partition)
-        version = self._reads.enter_context(_held(folder))
-        self._made_from |= version.made_from | {name: version.digest}
-        return version
+        if name not in self._versions:
+            partition = None if asset.partitions_def is None else str(self.key)
+            folder = self.store.stage(name, partition)
+            self._versions[name] = self._reads.enter_context(_held(folder))
+        return self._versions[name]
 
     def joined(self, table: dg.AssetsDefinition, rows: dg.AssetsDefinition) -> Version:
-        """The current version of an input whose rows name those of another by their ids.
+        """The version of an input whose rows name those of another by their ids.
 
         Raises:
             StaleInputError: it was made from another version of them, so ids mean something else.
@@ -148,7 +150,7 @@ class StageRun(Generic[Settings]):
         self._reads.close()
 
     def inputs(self) -> dict[str, Version]:
-        """The current versions of all inputs, by stage."""
+        """The versions of all inputs, by stage."""
         declared = self._declaration.inputs
         return {asset.key.to_user_string(): self.input(asset) for asset in declared}
 
@@ -176,7 +178,7 @@ class StageRun(Generic[Settings]):
             used,
             compute,
             self.log,
-            made_from=self._made_from,
+            made_from=self._made_from(),
             resumable=resumable,
             on_gpu=on_gpu,
         )
@@ -213,9 +215,15 @@ class StageRun(Generic[Settings]):
             log=self.log,
             facts=facts,
             reduce=reduce,
-            made_from=self._made_from,
+            made_from=self._made_from(),
             on_gpu=on_gpu,
         )
+
+    def _made_from(self) -> dict[str, str]:
+        origins: dict[str, str] = {}
+        for name, version in self._versions.items():
+            origins |= version.made_from | {name: version.digest}
+        return origins
 
     def _digest(self, settings: Settings, depends_on: tuple[object, ...]) -> str:
         partition = [] if self._declaration.partitions is None else [str(self.key)]
