@@ -1,5 +1,6 @@
 """What a finished folder holds: a lost or shortened file is an error, where Zarr would read zeros."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kernels.errors import ExNihiloError
@@ -39,6 +40,18 @@ def verify(folder: Path, stage: str) -> None:
             fault = _fault(folder / name, int(size))
             if fault is not None:
                 raise DamagedResultError(_sentence(folder / name, fault, stage))
+
+
+def is_finished(folder: Path, stage: str, log: Callable[[str], None]) -> bool:
+    """Whether a folder is there with all its files; a fault is logged, as the stage then runs."""
+    if not folder.exists():
+        return False
+    try:
+        verify(folder, stage)
+    except DamagedResultError as error:
+        log(f"{error} (which this run does)")
+        return False
+    return True
 
 
 def _fault(path: Path, size: int) -> str | None:

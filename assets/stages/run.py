@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from assets.stages.locks import gpu_locked
-from assets.stages.manifest import DamagedResultError, verify
+from assets.stages.manifest import is_finished
 from assets.stages.settings import remember
-from assets.stages.store import StageFolder, Version
+from assets.stages.store import SUMMARY, StageFolder, Version
 from segmodels.formats.atomic import write_json
-
-SUMMARY = "summary.json"
 
 
 def never() -> bool:
@@ -58,11 +56,6 @@ def materialise(
 def _finished(stage: StageFolder, digest: str, log: Callable[[str], None]) -> dict[str, Any] | None:
     """The summary of a finished version, even if it has lost its pointer; None where there is none."""
     folder = stage.path / f"v-{digest}"
-    if not folder.exists():
+    if not is_finished(folder, stage.name, log) or not (folder / SUMMARY).exists():
         return None
-    try:
-        verify(folder, stage.name)
-        return dict(json.loads((folder / SUMMARY).read_text()))
-    except (DamagedResultError, OSError, ValueError) as error:
-        log(f"{error} (which this run does)")
-        return None
+    return dict(json.loads((folder / SUMMARY).read_text()))

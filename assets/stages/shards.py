@@ -14,10 +14,11 @@ import dagster as dg
 import pyarrow as pa
 
 from assets.stages.locks import gpu_locked, remove_unless_read
-from assets.stages.manifest import DamagedResultError, verify
+from assets.stages.manifest import is_finished, verify
 from assets.stages.run import never
 from assets.stages.settings import remember
 from assets.stages.store import (
+    SUMMARY,
     MissingStageError,
     StageFolder,
     Version,
@@ -152,7 +153,7 @@ def compute_shard(task: ShardTask, root: Path) -> Summary:
     """Compute one shard under a temporary name and make it visible by one rename."""
     with finished_folder(root / shard_name(task)) as folder:
         summary = task.function(task.arguments, folder)
-        (folder / "summary.json").write_text(json.dumps(summary, sort_keys=True))
+        (folder / SUMMARY).write_text(json.dumps(summary, sort_keys=True))
     return summary
 
 
@@ -181,7 +182,9 @@ def materialise_shards(
     root = stage.path / "shards"
     root.mkdir(parents=True, exist_ok=True)
     with stage.locked(log):
-        missing = [task for task in tasks if not _is_finished(stage, root / shard_name(task), log)]
+        missing = [
+            task for task in tasks if not is_finished(root / shard_name(task), stage.name, log)
+        ]
         kept = len(tasks) - len(missing)
         log(f"{stage.name}: {len(tasks)} shards, {kept} already there, {len(missing)} to compute")
         if missing:
@@ -191,7 +194,7 @@ def materialise_shards(
         digest = digest_of(sorted(names.items()))
         shards = _shard_set(root, names)
         reduced = stage.path / f"reduced-{digest}"
-        if reduce is not None and not _is_finished(stage, reduced, log):
+        if reduce is not None and not is_finished(reduced, stage.name, log):
             with finished_folder(reduced) as folder:
                 reduce(shards, folder)
         version = stage.point_to(
@@ -206,17 +209,6 @@ def materialise_shards(
             if folder not in current:
                 remove_unless_read(folder, guard=root)
     return version, len(missing)
-
-
-def _is_finished(stage: StageFolder, folder: Path, log: Callable[[str], None]) -> bool:
-    if not folder.exists():
-        return False
-    try:
-        verify(folder, stage.name)
-    except DamagedResultError as error:
-        log(f"{error} (which this run does)")
-        return False
-    return True
 
 
 def _compute(
@@ -235,6 +227,6 @@ def _compute(
 def _totals(folders: Sequence[Path]) -> Summary:
     totals: Summary = {}
     for folder in folders:
-        for name, value in json.loads((folder / "summary.json").read_text()).items():
+        for name, value in json.loads((folder / SUMMARY).read_text()).items():
             totals[name] = totals.get(name, 0) + value
     return totals

@@ -32,6 +32,8 @@ from segmodels.engine.lifetime import end_with_parent
 from segmodels.formats.atomic import replacing_folder, write_text
 
 DIGEST_CHARS = 16
+SUMMARY = "summary.json"
+"""File of a finished folder: its counts, and what else is wanted without opening the others."""
 
 
 class MissingStageError(ExNihiloError, RuntimeError):

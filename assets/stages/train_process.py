@@ -38,10 +38,10 @@ def main(folder: Path) -> None:
         try:
             result = training(on_progress=reports_to(log), log=log)
         except Exception as error:
-            told = str(error)
+            sentence = str(error)
             if not isinstance(error, ExNihiloError | ValueError | OSError):
-                told = f"{type(error).__name__}: {told}"
-            (folder / FAULT).write_text(told)
+                sentence = f"{type(error).__name__}: {sentence}"
+            (folder / FAULT).write_text(sentence)
             raise
     if leads:
         (folder / RESULT).write_bytes(pickle.dumps(result))
