@@ -118,6 +118,8 @@ def _known_images(stage: StageFolder) -> pa.Table | None:
 def _with_sources(run: StageRun[ImagesSettings], inputs: InputPaths) -> ImagesSettings:
     """Settings whose sources are this run's config's, else the environment's, else the last run's.
 
+    `StageRun.settings` does not read the environment; only this stage's sources are named there.
+
     Raises:
         InputError: The sources share no image root with those of the last run.
     """

@@ -93,7 +93,10 @@ class StageRun(Generic[Settings]):
 
     @cached_property
     def stage(self) -> StageFolder:
-        """The stage's folder in the store."""
+        """The folder that this stage writes to: `Store.stage` of its name and partition.
+
+        Other stages are read by `input`, never through the store.
+        """
         partition = None if self._declaration.partitions is None else str(self.key)
         return self.store.stage(self._declaration.name, partition)
 
@@ -132,7 +135,9 @@ class StageRun(Generic[Settings]):
         return self._versions[name]
 
     def joined(self, table: dg.AssetsDefinition, rows: dg.AssetsDefinition) -> Version:
-        """The version of an input whose rows name those of another by their ids.
+        """The version of an input whose rows name those of another by their ids, checked.
+
+        The version is that of `input`; call this instead of it, or for its check alone.
 
         Raises:
             StaleInputError: it was made from another version of them, so ids mean something else.
@@ -150,7 +155,7 @@ class StageRun(Generic[Settings]):
         self._reads.close()
 
     def inputs(self) -> dict[str, Version]:
-        """The versions of all inputs, by stage."""
+        """The versions of all inputs, by stage; `input` returns the same ones in this run."""
         declared = self._declaration.inputs
         return {asset.key.to_user_string(): self.input(asset) for asset in declared}
 
@@ -166,7 +171,9 @@ class StageRun(Generic[Settings]):
 
         Args:
             compute: fills a folder and returns a JSON-able summary (counts).
-            depends_on: what decides the result, besides version and settings.
+            depends_on: what decides the result, as digests of inputs. The declaration's version,
+                the settings and the partition are in the digest already; inputs are not, as many
+                stages depend on a part of one.
             settings: where they differ from `self.settings`.
             resumable, on_gpu: see `assets.stages.run.materialise`.
         """

@@ -246,7 +246,9 @@ class Store(dg.ConfigurableResource):
             self._run = f"run {context.run.run_id[:8]} ({context.run.job_name})"
 
     def stage(self, name: str, partition: str | None = None) -> StageFolder:
-        """The folder of a stage, of one partition where the stage is partitioned.
+        """The folder of any stage by name, for jobs and sensors; stages read by `StageRun.input`.
+
+        It is that of one partition where the stage is partitioned.
 
         Raises:
             ValueError: the dataset's name is no plain folder name.
