@@ -29,6 +29,60 @@ def encode(masks: NDArray[np.bool_]) -> list[bytes]:
     ]
 
 
+def encode_enlarged(
+    mask: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> bytes:
+    """Encode `mask[rows][:, columns]` without building it.
+
+    Args:
+        mask: (h, w) bool.
+        rows: (H,) row of the mask that each row of the code repeats, rising.
+        columns: (W,) likewise.
+    """
+    height, width = len(rows), len(columns)
+    padded = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)
+    padded[:, 1:-1] = mask.T
+    steps = np.diff(padded, axis=1)
+    column, start = np.nonzero(steps > 0)
+    stop = np.nonzero(steps < 0)[1]
+    # Runs of each column of the mask, then of each column of the code.
+    first = np.searchsorted(column, np.arange(mask.shape[1] + 1))
+    count = np.diff(first)[columns]
+    skipped = np.cumsum(count) - count - first[columns]
+    run = np.arange(count.sum()) - np.repeat(skipped, count)
+    offset = np.repeat(np.arange(width) * height, count)
+    edges = np.searchsorted(rows, np.arange(mask.shape[0] + 1))
+    starts, stops = offset + edges[start[run]], offset + edges[stop[run]]
+    apart = starts[1:] != stops[:-1]
+    bounds = (
+        np.stack([starts[np.append(True, apart)], stops[np.append(apart, True)]], axis=1)
+        if len(starts)
+        else np.zeros((0, 2), np.int64)
+    )
+    runs = np.diff(bounds.ravel(), prepend=0, append=height * width).tolist()
+    if runs[-1] == 0:
+        runs.pop()
+    return bytes(
+        coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)["counts"]
+    )
+
+
+def sample(
+    counts: Sequence[bytes],
+    height: int,
+    width: int,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Decode the pixels at some rows and columns: (m, len(rows), len(columns)) bool."""
+    masks = np.zeros((len(counts), len(rows), len(columns)), dtype=bool)
+    for mask, code in zip(masks, counts, strict=True):
+        decoded = coco_mask.decode({"size": [height, width], "counts": code})
+        # Decoded masks lie column by column in memory.
+        mask[:] = decoded.T[columns[:, None], rows].T
+    return masks
+
+
 def decode(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.bool_]:
     """Decode compressed counts.
 
@@ -55,6 +109,12 @@ def bbox_xywh(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.fl
     """Return each mask's tight box: (m, 4) float32 x, y, w, h in px; zeros for an empty mask."""
     boxes = coco_mask.toBbox(_coco(counts, height, width))
     return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def iou(counts: Sequence[bytes], height: int, width: int) -> NDArray[np.float64]:
+    """Return the IoU of every pair of masks, (m, m) in [0, 1], without decoding them."""
+    masks = _coco(counts, height, width)
+    return np.asarray(coco_mask.iou(masks, masks, [False] * len(masks)), dtype=np.float64)
 
 
 def _coco(counts: Sequence[bytes], height: int, width: int) -> list[dict[str, object]]:

@@ -52,7 +52,7 @@ def nightly_recluster(
     things = store.stage("thing_masks").current()
     if things is None or store.stage("stuff_model").current() is None:
         return dg.SkipReason(f"dataset {dataset!r} is not ready: run the job u2seg on it once")
-    counts, instances = read_settings().recluster_counts, int(things.summary["kept"])
+    counts, instances = read_settings().recluster_counts, int(things.summary["totals"]["masks"])
     own = {DATASET_TAG: dataset}
     done = set(evaluated(store))
     failures: dict[str, int] = {}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets.stages.store import Dataset, Store
+from assets.stages.store import Dataset, Store, finished_folder
 from pipelines.settings import ROOT
 from segmodels.datasets.ground_truth import load_ground_truth
 from segmodels.datasets.scan import scan_sources
@@ -35,9 +35,9 @@ def test_a_stage(tmp_path):
         mask_row(image, number, mask, score=score, source="maskcut", round=0)
         for number, (image, score) in enumerate([(1, 0.9), (1, 0.4), (2, 0.8)])
     ]
-    with things.new_version("aaaa") as folder:
+    with finished_folder(things.path / "shards" / "00000-aaaa") as folder:
         write_table(mask_table(rows), folder / "masks.arrow")
-    things.point_to("aaaa", settings={}, summary={"kept": 3})
+    things.point_to("aaaa", settings={}, summary={"shards": {"0": "00000-aaaa"}}, folder="shards")
 
     stage = example("A stage")["thing_counts"]
     config = {"ops": {"thing_counts": {"config": {"min_score": 0.5}}}}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 
 from assets.stages.metadata import image_sheet, table_metadata
@@ -261,8 +262,14 @@ def train_images(version: Version) -> pa.Table:
 
 def shards_of(table: pa.Table) -> dict[int, pa.Table]:
     """The images table by shard number, ascending."""
-    numbers = sorted(set(column_values(table, "shard")))
-    return {shard: rows_in(table, "shard", [shard]) for shard in numbers}
+    numbers = table["shard"].to_numpy()
+    order = np.argsort(numbers, kind="stable")
+    shards, starts = np.unique(numbers[order], return_index=True)
+    # Rows of one chunk are taken in time that does not grow with the table; a slice would be
+    # sent to a worker with all of it.
+    whole = table.combine_chunks()
+    rows = np.split(order, starts[1:])
+    return {int(shard): whole.take(own) for shard, own in zip(shards, rows, strict=True)}
 
 
 def identity_of(table: pa.Table) -> list[list[object]]:

@@ -30,7 +30,7 @@ def run_artifacts(upstream: Mapping[str, Version], images: pa.Table) -> "RunArti
         images=images,
         all_images=read_images(upstream["images"]),
         things=with_clusters(
-            read_table(upstream["thing_masks"].folder / "masks.arrow"),
+            finished_shards(upstream["thing_masks"]).table("masks.arrow"),
             read_table(upstream["instance_clusters"].folder / "clusters.arrow"),
         ),
         discovered=finished_shards(upstream["maskcut_masks"]).table("masks.arrow"),

@@ -44,7 +44,7 @@ def pseudo_labels(run: StageRun[LabelSettings]) -> Result:
         counts = write_pseudo_labels(
             folder,
             table,
-            read_table(things.folder / "masks.arrow"),
+            finished_shards(things).table("masks.arrow"),
             read_table(clusters.folder / "clusters.arrow"),
             segments.table("segments.arrow"),
             num_things=run.key.num_clusters,

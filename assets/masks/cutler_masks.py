@@ -10,7 +10,7 @@ from segmodels.formats.masks import MASK_SCHEMA
 
 
 @stage(
-    group="masks", inputs=(maskcut_masks,), settings=CutlerSettings, version="1", kinds={"arrow"}
+    group="masks", inputs=(maskcut_masks,), settings=CutlerSettings, version="2", kinds={"arrow"}
 )
 def cutler_masks(run: StageRun[CutlerSettings]) -> Result:
     """Masks of the self-training rounds; none without rounds."""

@@ -1,18 +1,16 @@
 """Stage instance_embeddings: one vector per instance, by shard."""
 
+import hashlib
 from functools import partial
-
-import pyarrow as pa
+from pathlib import Path
 
 from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights, dataset_backbone
-from assets.data.images import identity_of, images, read_images, shards_of
+from assets.data.images import identity_of, images, shards_of, train_images
 from assets.masks.thing_masks import thing_masks
-from assets.stages.shards import ShardRunner
+from assets.stages.shards import ShardRunner, finished_shards
 from assets.stages.stage import Result, StageRun, Work, result, stage
-from assets.stages.store import digest_of
 from segmodels.engine.device import uses_gpu
-from segmodels.formats.arrow import column_values, read_table, rows_in
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard
 from segmodels.u2seg.embeddings import EmbeddingSettings
 
@@ -21,7 +19,7 @@ from segmodels.u2seg.embeddings import EmbeddingSettings
     group="masks",
     inputs=(images, dino_features, thing_masks),
     settings=EmbeddingSettings,
-    version="1",
+    version="2",
     kinds={"zarr"},
 )
 def instance_embeddings(
@@ -29,13 +27,15 @@ def instance_embeddings(
 ) -> Result:
     """One vector per instance, from the backbone that the features were computed with."""
     backbone = dataset_backbone(run.input(dino_features), weights)
-    masks = read_table(run.input(thing_masks).folder / "masks.arrow")
+    things = finished_shards(run.input(thing_masks))
+    rows_of = shards_of(train_images(run.input(images)))
+    things.require(rows_of, "thing_masks")
     work = {}
-    for shard, rows in shards_of(read_images(run.input(images))).items():
-        own = rows_in(masks, "image_id", column_values(rows, "image_id"))
+    for shard, rows in rows_of.items():
+        masks = things.folders[shard] / "masks.arrow"
         work[shard] = Work(
-            EmbeddingShard(rows, own, run.settings, backbone),
-            (backbone.digest, identity_of(rows), masks_digest(own)),
+            EmbeddingShard(rows, masks, run.settings, backbone),
+            (backbone.digest, identity_of(rows), content_digest(masks)),
         )
     version, computed = run.materialise_shards(
         embed_shard, work, shards, on_gpu=partial(uses_gpu, backbone.device)
@@ -43,7 +43,7 @@ def instance_embeddings(
     return result(version, {**version.summary["totals"], "shards_computed": computed})
 
 
-def masks_digest(masks: pa.Table) -> str:
-    """Digest of masks and their ids."""
-    ids, counts = (column_values(masks, name) for name in ("instance_id", "rle_counts"))
-    return digest_of([[one, own.hex()] for one, own in zip(ids, counts, strict=True)])
+def content_digest(masks: Path) -> str:
+    """Digest of a table's file: filters that keep the same masks leave the embeddings valid."""
+    with masks.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

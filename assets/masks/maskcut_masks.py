@@ -14,7 +14,7 @@ from segmodels.cutler.maskcut_shards import MaskCutShard, MaskCutStageSettings, 
     group="masks",
     inputs=(images, dino_features),
     settings=MaskCutStageSettings,
-    version="1",
+    version="2",
     kinds={"arrow"},
 )
 def maskcut_masks(run: StageRun[MaskCutStageSettings], shards: ShardRunner) -> Result:

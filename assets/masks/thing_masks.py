@@ -1,46 +1,48 @@
-"""Stage thing_masks: the masks that become things."""
-
-from pathlib import Path
-from typing import Any
+"""Stage thing_masks: the masks that become things, by shard."""
 
 import dagster as dg
 
-from assets.data.images import identity_of, images, train_images
+from assets.data.images import identity_of, images, shards_of, train_images
 from assets.masks.cutler_masks import cutler_masks
 from assets.masks.maskcut_masks import maskcut_masks
 from assets.stages.metadata import area_histogram, mask_sheet, table_metadata
-from assets.stages.shards import finished_shards
-from assets.stages.stage import Result, StageRun, result, stage
-from segmodels.cutler.thing_masks import ThingMaskSettings, select_things
-from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
+from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.stage import Result, StageRun, Work, result, stage
+from segmodels.cutler.thing_masks import ThingMaskSettings, ThingMaskShard, thing_mask_shard
+from segmodels.formats.arrow import column_values
 
 
 @stage(
     group="masks",
     inputs=(images, maskcut_masks, cutler_masks),
     settings=ThingMaskSettings,
-    version="1",
+    version="2",
     kinds={"arrow"},
 )
-def thing_masks(run: StageRun[ThingMaskSettings]) -> Result:
+def thing_masks(run: StageRun[ThingMaskSettings], shards: ShardRunner) -> Result:
     """Masks of the training images that pass the filters on score, area, border and overlap."""
-    found, table = run.input(maskcut_masks), train_images(run.input(images))
-
-    def compute(folder: Path) -> dict[str, Any]:
-        masks = finished_shards(found).table("masks.arrow")
-        masks = rows_in(masks, "image_id", column_values(table, "image_id"))
-        selection = select_things(masks, run.settings)
-        write_table(selection.table, folder / "masks.arrow")
-        return {"kept": selection.table.num_rows, "removed": selection.removed}
-
-    rounds = run.input(cutler_masks)
-    version = run.materialise(compute, found.digest, rounds.digest, identity_of(table))
-    masks = read_table(version.folder / "masks.arrow")
+    table, rounds = train_images(run.input(images)), run.input(cutler_masks)
+    found = finished_shards(run.input(maskcut_masks))
+    rows_of = shards_of(table)
+    found.require(rows_of, "maskcut_masks")
+    work = {
+        shard: Work(
+            ThingMaskShard(
+                column_values(rows, "image_id"), found.folders[shard] / "masks.arrow", run.settings
+            ),
+            (found.digests[shard], rounds.digest, identity_of(rows)),
+        )
+        for shard, rows in rows_of.items()
+    }
+    version, computed = run.materialise_shards(thing_mask_shard, work, shards)
+    masks = finished_shards(version).table("masks.arrow")
+    removed = {name: value for name, value in version.summary["totals"].items() if name != "masks"}
     return result(
         version,
         {
             **table_metadata(masks),
-            "removed": dg.MetadataValue.json(version.summary["removed"]),
+            "removed": dg.MetadataValue.json(removed),
+            "shards_computed": computed,
             "areas": area_histogram(masks),
             "preview": mask_sheet(table, masks),
         },

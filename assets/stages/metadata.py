@@ -47,8 +47,9 @@ def mask_sheet(images: pa.Table, masks: pa.Table) -> dg.MarkdownMetadataValue:
     from segmodels.pictures.overlays import overlay_masks
     from segmodels.pictures.sheets import contact_sheet
 
-    tiles, captions = [], []
-    for row in evenly_spaced_rows(images, SHEET_IMAGES).to_pylist():
+    shown, tiles, captions = evenly_spaced_rows(images, SHEET_IMAGES), [], []
+    masks = rows_in(masks, "image_id", column_values(shown, "image_id"))
+    for row in shown.to_pylist():
         own = rows_in(masks, "image_id", [row["image_id"]])
         image = _read(row)
         tiles.append(overlay_masks(image, decode_masks(own)) if own.num_rows else image)
@@ -62,8 +63,9 @@ def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValu
     from segmodels.pictures.overlays import overlay_panoptic
     from segmodels.pictures.sheets import contact_sheet
 
-    tiles, captions = [], []
-    for row in evenly_spaced_rows(images, SHEET_IMAGES).to_pylist():
+    shown, tiles, captions = evenly_spaced_rows(images, SHEET_IMAGES), [], []
+    segments = rows_in(segments, "image_id", column_values(shown, "image_id"))
+    for row in shown.to_pylist():
         own = rows_in(segments, "image_id", [row["image_id"]])
         clusters = column_values(own, "cluster_id")
         segment_map = np.zeros((row["height"], row["width"]), dtype=np.int32)

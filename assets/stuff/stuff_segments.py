@@ -30,7 +30,7 @@ class StuffSegmentSettings:
     group="stuff",
     inputs=(images, dino_features, stuff_model),
     settings=StuffSegmentSettings,
-    version="1",
+    version="2",
     kinds={"arrow"},
 )
 def stuff_segments(

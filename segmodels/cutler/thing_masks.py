@@ -6,12 +6,18 @@ filters are ours, and the masks that each discards are counted.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from kernels.overlaps import mask_iou
-from segmodels.formats.masks import decode_masks
+from kernels import rle
+from segmodels.formats.arrow import column_values, read_table, rows_in, write_table
+from segmodels.formats.masks import decode_masks, one_size
+
+Choose = Callable[[pa.Table], np.ndarray]
+"""From the masks of one image to the row numbers of those that are kept."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +87,32 @@ def select_things(masks: pa.Table, settings: ThingMaskSettings) -> ThingSelectio
     ):
         removed[name] = int(np.count_nonzero(kept & ~passes))
         kept &= passes
-    table, removed["max_border_share"] = _filter_images(
-        masks.filter(pa.array(kept)),
-        lambda rows: np.flatnonzero(border_shares(decode_masks(rows)) <= settings.max_border_share),
-    )
-    table, removed["max_overlap_iou"] = _filter_images(
-        table, lambda rows: _distinct(rows, settings.max_overlap_iou)
-    )
-    table, removed["max_per_image"] = _filter_images(
-        table, lambda rows: np.sort(best_first(rows)[: settings.max_per_image])
-    )
-    return ThingSelection(table, removed)
+    masks = masks.filter(pa.array(kept))
+    for name, choose in _image_filters(settings).items():
+        masks, removed[name] = _filter_images(masks, choose)
+    return ThingSelection(masks, removed)
+
+
+def _image_filters(settings: ThingMaskSettings) -> dict[str, Choose]:
+    """Filters that see all masks of an image; one that keeps everything reads no mask."""
+
+    def keep_all(masks: pa.Table) -> np.ndarray:
+        return np.arange(len(masks))
+
+    def inside(masks: pa.Table) -> np.ndarray:
+        return np.flatnonzero(border_shares(decode_masks(masks)) <= settings.max_border_share)
+
+    def distinct(masks: pa.Table) -> np.ndarray:
+        return _distinct(masks, settings.max_overlap_iou)
+
+    def best(masks: pa.Table) -> np.ndarray:
+        return np.sort(best_first(masks)[: settings.max_per_image])
+
+    return {
+        "max_border_share": inside if settings.max_border_share < 1 else keep_all,
+        "max_overlap_iou": distinct if settings.max_overlap_iou < 1 else keep_all,
+        "max_per_image": best,
+    }
 
 
 def border_shares(masks: np.ndarray) -> np.ndarray:
@@ -118,7 +139,7 @@ def _distinct(masks: pa.Table, max_overlap_iou: float) -> np.ndarray:
     """Greedy non-maximum suppression by mask IoU: kept row numbers of one image, rising."""
     if len(masks) < 2:
         return np.arange(len(masks))
-    overlaps = mask_iou(decoded := decode_masks(masks), decoded)
+    overlaps = rle.iou(column_values(masks, "rle_counts"), *one_size(masks))
     kept: list[int] = []
     for row in best_first(masks):
         if not kept or overlaps[row, kept].max() <= max_overlap_iou:
@@ -126,14 +147,37 @@ def _distinct(masks: pa.Table, max_overlap_iou: float) -> np.ndarray:
     return np.sort(kept)
 
 
-def _filter_images(
-    masks: pa.Table, choose: Callable[[pa.Table], np.ndarray]
-) -> tuple[pa.Table, int]:
+def _filter_images(masks: pa.Table, choose: Choose) -> tuple[pa.Table, int]:
     """Keep the row numbers that `choose` returns for each image's table; count the discarded."""
     image_id = masks["image_id"].to_numpy()
+    # One reordering for all images: taking rows image by image would walk all chunks each time.
     order = np.argsort(image_id, kind="stable")
-    starts = np.flatnonzero(np.diff(image_id[order])) + 1
+    by_image = masks.take(order).combine_chunks()
+    bounds = [0, *(np.flatnonzero(np.diff(image_id[order])) + 1), len(order)]
     kept = np.zeros(len(masks), dtype=bool)
-    for rows in np.split(order, starts) if len(order) else []:
-        kept[rows[choose(masks.take(rows))]] = True
+    for start, stop in pairwise(bounds) if len(order) else []:
+        kept[order[start + choose(by_image.slice(start, stop - start))]] = True
     return masks.filter(pa.array(kept)), int(np.count_nonzero(~kept))
+
+
+@dataclass(frozen=True)
+class ThingMaskShard:
+    """Arguments of a thing_masks shard.
+
+    Attributes:
+        image_ids: the training images of the shard.
+        masks_file: MASK_SCHEMA rows of its images.
+        settings: the filters.
+    """
+
+    image_ids: list[int]
+    masks_file: Path
+    settings: ThingMaskSettings
+
+
+def thing_mask_shard(work: ThingMaskShard, folder: Path) -> dict[str, float]:
+    """Write `masks.arrow` (MASK_SCHEMA) of one shard; returns kept masks, and removed by filter."""
+    masks = rows_in(read_table(work.masks_file), "image_id", work.image_ids)
+    selection = select_things(masks, work.settings)
+    write_table(selection.table, folder / "masks.arrow")
+    return {"masks": selection.table.num_rows, **selection.removed}

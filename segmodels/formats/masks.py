@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from kernels import rle
+from segmodels.formats.arrow import column_values
 
 # rle_counts: COCO compressed; bbox: x, y, w, h in px; area in px; round: 0 for MaskCut, r for the
 # r-th self-training round.
@@ -19,7 +20,8 @@ _MASK_COLUMNS: dict[str, pa.DataType] = {
     "instance_id": pa.int64(),
     "height": pa.int32(),
     "width": pa.int32(),
-    "rle_counts": pa.binary(),
+    # 64-bit offsets: the masks of a million images exceed 2 GiB.
+    "rle_counts": pa.large_binary(),
     "bbox": pa.list_(pa.float32(), 4),
     "area": pa.int32(),
     "score": pa.float32(),
@@ -48,16 +50,37 @@ def mask_row(
         source: Method that made the mask, for example "maskcut".
         round: Self-training round, 0 before the first.
     """
-    height, width = mask.shape
-    counts = rle.encode(mask[None])
+    return code_row(
+        image_id,
+        instance_id,
+        rle.encode(mask[None])[0],
+        mask.shape,
+        score=score,
+        source=source,
+        round=round,
+    )
+
+
+def code_row(
+    image_id: int,
+    instance_id: int,
+    counts: bytes,
+    size: tuple[int, ...],
+    *,
+    score: float,
+    source: str,
+    round: int,
+) -> dict[str, Any]:
+    """`mask_row` of an encoded mask of a size (height, width)."""
+    height, width = size
     return {
         "image_id": image_id,
         "instance_id": instance_id,
         "height": height,
         "width": width,
-        "rle_counts": counts[0],
-        "bbox": rle.bbox_xywh(counts, height, width)[0].tolist(),
-        "area": int(rle.area(counts, height, width)[0]),
+        "rle_counts": counts,
+        "bbox": rle.bbox_xywh([counts], height, width)[0].tolist(),
+        "area": int(rle.area([counts], height, width)[0]),
         "score": float(score),
         "source": source,
         "round": round,
@@ -80,12 +103,21 @@ def decode_masks(table: pa.Table) -> NDArray[np.bool_]:
     """
     if table.num_rows == 0:
         return np.zeros((0, 0, 0), dtype=bool)
-    rows = table.select(["height", "width", "rle_counts"]).to_pylist()
-    sizes = {(row["height"], row["width"]) for row in rows}
-    if len(sizes) > 1:
+    return rle.decode(column_values(table, "rle_counts"), *one_size(table))
+
+
+def one_size(table: pa.Table) -> tuple[int, int]:
+    """Height and width, px, of the masks of one image.
+
+    Raises:
+        ValueError: The rows have several sizes, or there is none.
+    """
+    columns = (column_values(table, name) for name in ("height", "width"))
+    sizes = set(zip(*columns, strict=True))
+    if len(sizes) != 1:
         raise ValueError(f"masks of one array must share one size, got {sorted(sizes)}")
     height, width = sizes.pop()
-    return rle.decode([row["rle_counts"] for row in rows], height, width)
+    return height, width
 
 
 def group_by_image(table: pa.Table) -> dict[int, pa.Table]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import zarr
 
 from segmodels.backbones.ref import BackboneRef
+from segmodels.formats.arrow import read_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import decode_masks, group_by_image
 from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
@@ -15,10 +16,10 @@ from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
 
 @dataclass(frozen=True)
 class EmbeddingShard:
-    """Images of one shard (IMAGES_SCHEMA), their instances (MASK_SCHEMA), settings and backbone."""
+    """Images of one shard (IMAGES_SCHEMA), the file of their masks, settings and backbone."""
 
     images: pa.Table
-    instances: pa.Table
+    masks_file: Path
     settings: EmbeddingSettings
     backbone: BackboneRef
 
@@ -26,7 +27,7 @@ class EmbeddingShard:
 def embed_shard(work: EmbeddingShard, folder: Path) -> dict[str, float]:
     """Write `embeddings.zarr` (embeddings, instance_id) of one shard; returns counts."""
     backbone = work.backbone.load()
-    by_image = group_by_image(work.instances)
+    by_image = group_by_image(read_table(work.masks_file))
     vectors, ids = [], []
     for row in work.images.select(["image_id", "source", "path"]).to_pylist():
         instances = by_image.get(row["image_id"])

@@ -13,6 +13,7 @@ from segmodels.datasets.readers import READERS
 MARKS = {
     "dino_features": "dino_features: shard",
     "maskcut_masks": "maskcut_masks: shard",
+    "thing_masks": "thing_masks: shard",
     "stuff_features": "stuff_features: shard",
     "stuff_model": "stuff_model: step 2",
     "stuff_segments": "stuff_segments: shard",

@@ -76,6 +76,10 @@ def folder_of(store, stage, key=None) -> Path:
     return store.stage(stage, key).require().folder
 
 
+def thing_table(store):
+    return finished_shards(store.stage("thing_masks").require()).table("masks.arrow")
+
+
 def images_of(store):
     table = read_table(folder_of(store, "images") / "images.arrow")
     return {row["image_id"]: row for row in table.to_pylist()}
@@ -105,14 +109,14 @@ def test_features_are_finite_float16_keys_of_every_image(store):
 
 
 def test_things_come_from_training_images_alone(store):
-    things = read_table(folder_of(store, "thing_masks") / "masks.arrow")
+    things = thing_table(store)
     rows = images_of(store)
     assert things.num_rows > 0
     assert {rows[image_id]["split"] for image_id in things["image_id"].to_pylist()} == {"train"}
 
 
 def test_every_instance_has_one_of_the_clusters(store):
-    things = read_table(folder_of(store, "thing_masks") / "masks.arrow")
+    things = thing_table(store)
     clusters = read_table(folder_of(store, "instance_clusters", "k0003") / "clusters.arrow")
     assert sorted(clusters["instance_id"].to_pylist()) == sorted(things["instance_id"].to_pylist())
     assert set(clusters["cluster_id"].to_pylist()) == {0, 1, 2}
@@ -178,7 +182,7 @@ def test_the_baseline_has_the_scores_of_this_sample(store):
 
 
 def test_things_and_clusters_have_the_sizes_of_this_sample(store):
-    things = read_table(folder_of(store, "thing_masks") / "masks.arrow")
+    things = thing_table(store)
     clusters = read_table(folder_of(store, "instance_clusters", "k0003") / "clusters.arrow")
     assert things["image_id"].to_pylist() == [1, 2, 4, 4, 5, 6, 7, 8]
     areas = [8332, 20178, 5433, 4645, 8539, 26280, 13779, 34057]
@@ -314,7 +318,7 @@ def test_recluster_adds_a_partition_and_reuses_everything_before_it(store, insta
 
 
 def test_more_clusters_than_instances_fail_with_both_numbers(store, instance):
-    instances = read_table(folder_of(store, "thing_masks") / "masks.arrow").num_rows
+    instances = thing_table(store).num_rows
     with pytest.raises(dg.Failure) as failure:
         run_job("recluster", "k0800", store, instance, {})
     assert "800" in failure.value.description
@@ -357,7 +361,7 @@ def test_new_images_and_then_a_new_cluster_count(own, photos, instance):
         shutil.copy(path, Path(own.root) / "photos")
     assert run_job("discover", "k0003", own, instance, {}).success
     assert run_job("recluster", "k0003", own, instance, {}).success
-    things = read_table(folder_of(own, "thing_masks") / "masks.arrow")
+    things = thing_table(own)
     clusters = read_table(folder_of(own, "instance_clusters", "k0003") / "clusters.arrow")
     assert sorted(clusters["instance_id"].to_pylist()) == sorted(things["instance_id"].to_pylist())
     segments = finished_shards(own.stage("stuff_segments").require())

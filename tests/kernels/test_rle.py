@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from kernels import rle
+from kernels.overlaps import mask_iou
 
 MASKS = hnp.arrays(bool, st.tuples(*[st.integers(1, 9)] * 3))
 
@@ -67,3 +68,9 @@ def test_no_masks():
 def test_encode_names_the_expected_shape(masks):
     with pytest.raises(ValueError, match=r"masks must be \(m, H, W\) bool"):
         rle.encode(masks)
+
+
+def test_iou_of_codes_is_that_of_their_masks():
+    masks = np.random.default_rng(0).random((4, 9, 7)) < 0.4
+    masks[3] = False
+    assert np.array_equal(rle.iou(rle.encode(masks), 9, 7), mask_iou(masks, masks))

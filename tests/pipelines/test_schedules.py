@@ -56,7 +56,7 @@ def store(tmp_path, monkeypatch):
     """A store of 50 thing masks with a stuff model."""
     monkeypatch.setenv("EXNIHILO_COUNTS", "300,30,40")
     store = Store(root=str(tmp_path), dataset=Dataset(name="birds"))
-    finish(store, "thing_masks", kept=50)
+    finish(store, "thing_masks", totals={"masks": 50})
     finish(store, "stuff_model")
     return store
 

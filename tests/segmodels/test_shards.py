@@ -23,7 +23,7 @@ from segmodels.cutler.maskcut_shards import (
     maskcut_shard,
 )
 from segmodels.datasets.images import IMAGES_SCHEMA
-from segmodels.formats.arrow import read_table
+from segmodels.formats.arrow import read_table, write_table
 from segmodels.formats.masks import decode_masks
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import ViewSettings
@@ -172,7 +172,8 @@ def test_embeddings_join_in_the_order_of_the_shards(images, masks, tmp_path):
         keep = pa.array([i in wanted for i in masks["image_id"].to_pylist()])
         folder = tmp_path / name
         folder.mkdir()
-        work = EmbeddingShard(rows, masks.filter(keep), settings, BACKBONE)
+        write_table(masks.filter(keep), folder / "masks.arrow")
+        work = EmbeddingShard(rows, folder / "masks.arrow", settings, BACKBONE)
         assert embed_shard(work, folder) == {"instances": keep.to_pylist().count(True)}
         folders.append(folder)
     vectors, ids = read_embeddings(folders)
@@ -181,7 +182,8 @@ def test_embeddings_join_in_the_order_of_the_shards(images, masks, tmp_path):
 
 
 def test_no_instances_give_an_empty_shard(images, masks, tmp_path):
-    work = EmbeddingShard(images, masks.slice(0, 0), EmbeddingSettings(), BACKBONE)
+    write_table(masks.slice(0, 0), tmp_path / "masks.arrow")
+    work = EmbeddingShard(images, tmp_path / "masks.arrow", EmbeddingSettings(), BACKBONE)
     assert embed_shard(work, tmp_path) == {"instances": 0}
     vectors, ids = read_embeddings([tmp_path])
     assert (len(vectors), len(ids)) == (0, 0)

@@ -1,12 +1,20 @@
 """Selection of thing masks by score, area, overlap and number."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.overlaps import mask_iou
-from segmodels.cutler.thing_masks import ThingMaskSettings, border_shares, select_things
+from segmodels.cutler.thing_masks import (
+    ThingMaskSettings,
+    ThingMaskShard,
+    border_shares,
+    select_things,
+    thing_mask_shard,
+)
+from segmodels.formats.arrow import read_table, write_table
 from segmodels.formats.masks import MASK_SCHEMA, decode_masks, group_by_image, mask_row, mask_table
 
 OPEN = ThingMaskSettings(
@@ -98,6 +106,24 @@ def test_an_empty_table_stays_empty():
     selection = select_things(MASK_SCHEMA.empty_table(), ThingMaskSettings())
     assert selection.table.num_rows == 0
     assert set(selection.removed.values()) == {0}
+
+
+def test_no_mask_is_decoded_where_no_filter_needs_it():
+    broken = table((1, 1, box(0, 0, 2, 2), 0.9), (1, 2, box(0, 0, 2, 2), 0.8))
+    codes = pa.array([b"no code", b"no code"], pa.large_binary())
+    column = broken.schema.get_field_index("rle_counts")
+    assert kept_ids(broken.set_column(column, "rle_counts", codes), OPEN) == [1, 2]
+
+
+def test_a_shard_holds_the_things_of_its_training_images(tmp_path):
+    masks = table(
+        (1, 10, box(0, 0, 3, 3), 0.9), (2, 20, box(0, 0, 3, 3), 0.9), (3, 30, box(0, 0, 3, 3), 0.1)
+    )
+    write_table(masks, tmp_path / "found.arrow")
+    work = ThingMaskShard([1, 3], tmp_path / "found.arrow", ThingMaskSettings(min_score=0.5))
+    counts = thing_mask_shard(work, tmp_path)
+    assert read_table(tmp_path / "masks.arrow")["instance_id"].to_pylist() == [10]
+    assert (counts["masks"], counts["min_score"], counts["max_overlap_iou"]) == (1, 1, 0)
 
 
 def test_settings_refuse_what_cannot_be():
