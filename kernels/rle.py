@@ -40,11 +40,12 @@ def encode_enlarged(
         columns: (W,) likewise.
     """
     height, width = len(rows), len(columns)
-    padded = np.zeros((mask.shape[1], mask.shape[0] + 2), np.int8)
+    padded = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=bool)
     padded[:, 1:-1] = mask.T
-    steps = np.diff(padded, axis=1)
-    column, start = np.nonzero(steps > 0)
-    stop = np.nonzero(steps < 0)[1]
+    # Background pads each column, so that starts and stops of its runs alternate.
+    changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+    column, start = np.divmod(changes[::2], mask.shape[0] + 1)
+    stop = changes[1::2] % (mask.shape[0] + 1)
     # Runs of each column of the mask, then of each column of the code.
     first = np.searchsorted(column, np.arange(mask.shape[1] + 1))
     count = np.diff(first)[columns]
@@ -53,12 +54,12 @@ def encode_enlarged(
     offset = np.repeat(np.arange(width) * height, count)
     edges = np.searchsorted(rows, np.arange(mask.shape[0] + 1))
     starts, stops = offset + edges[start[run]], offset + edges[stop[run]]
+    # Rows of the mask that the code leaves out are empty runs.
+    starts, stops = starts[starts < stops], stops[starts < stops]
     apart = starts[1:] != stops[:-1]
-    bounds = (
-        np.stack([starts[np.append(True, apart)], stops[np.append(apart, True)]], axis=1)
-        if len(starts)
-        else np.zeros((0, 2), np.int64)
-    )
+    if len(starts):
+        starts, stops = starts[np.append(True, apart)], stops[np.append(apart, True)]
+    bounds = np.stack([starts, stops], axis=1)
     runs = np.diff(bounds.ravel(), prepend=0, append=height * width).tolist()
     if runs[-1] == 0:
         runs.pop()
@@ -79,7 +80,7 @@ def sample(
     for mask, code in zip(masks, counts, strict=True):
         decoded = coco_mask.decode({"size": [height, width], "counts": code})
         # Decoded masks lie column by column in memory.
-        mask[:] = decoded.T[columns[:, None], rows].T
+        mask[:] = decoded.T[columns].take(rows, axis=1).T
     return masks
 
 

@@ -11,6 +11,7 @@ from assets.labels.pseudo_labels import pseudo_labels
 from assets.stages.launch import train_apart
 from assets.stages.metadata import curve
 from assets.stages.partitions import CLUSTERINGS
+from assets.stages.shards import finished_shards, reduced_folder
 from assets.stages.stage import Result, StageRun, result, stage
 from segmodels.detector.settings import TrainSettings, config_code
 from segmodels.engine.device import resolve_device, uses_gpu
@@ -43,6 +44,7 @@ class TrainerLauncher(dg.ConfigurableResource):
 def segmenter(run: StageRun[TrainSettings], trainer: TrainerLauncher) -> Result:
     """PanopticFPN with cascade heads: things are clusters, stuff are STEGO clusters and "thing"."""
     labels = run.input(pseudo_labels)
+    finished_shards(labels)  # verified: the folder below links to their files
     images_file = run.input(images).folder / "images.arrow"
 
     def compute(folder: Path) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def segmenter(run: StageRun[TrainSettings], trainer: TrainerLauncher) -> Result:
         training = partial(
             train_segmenter,
             images_file,
-            labels.folder,
+            reduced_folder(labels),
             folder,
             run.settings,
             device=resolve_device(trainer.device),

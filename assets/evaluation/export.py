@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.stages.locks import reading
+from assets.stages.shards import finished_shards, reduced_folder
 from assets.stages.store import MissingStageError, Store, Version
 from segmodels.formats.atomic import replacing_folder
 
@@ -40,5 +41,13 @@ def export_clustering(store: Store, clustering: str, destination: Path) -> list[
             )
         with replacing_folder(destination, keep_existing=True) as temporary:
             for name, version in found.items():
-                shutil.copytree(version.folder, temporary / name)
+                shutil.copytree(_whole_folder(version), temporary / name)
     return list(found)
+
+
+def _whole_folder(version: Version) -> Path:
+    """The folder that holds a result, that over all shards where it has shards."""
+    if "shards" not in version.summary:
+        return version.folder
+    finished_shards(version)  # verified, as the folder links to their files
+    return reduced_folder(version)

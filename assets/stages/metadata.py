@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
-from segmodels.formats.arrow import column_values, evenly_spaced_rows, rows_in
+from segmodels.formats.arrow import column_values, evenly_spaced_rows, read_table, rows_in
 
 # The UI ships a run's metadata whole, so a picture must stay small.
 PICTURE_BYTES = 90_000
@@ -77,22 +77,26 @@ def stuff_sheet(images: pa.Table, segments: pa.Table) -> dg.MarkdownMetadataValu
     return picture(contact_sheet(tiles, captions))
 
 
-def label_sheet(images: pa.Table, labels_folder: Path) -> dg.MarkdownMetadataValue:
-    """Contact sheet of images with their merged pseudo labels: vivid things, muted stuff."""
-    from segmodels.formats.panoptic import read_panoptic
+def label_sheet(shards: Mapping[int, Path]) -> dg.MarkdownMetadataValue:
+    """Contact sheet of images with their merged pseudo labels: vivid things, muted stuff.
+
+    Args:
+        shards: folders of `write_pseudo_labels` by shard number; those of the shown images are read.
+    """
+    from segmodels.formats.segment_png import png_name, read_rgb_png, rgb_to_id
     from segmodels.pictures.overlays import overlay_panoptic
     from segmodels.pictures.sheets import contact_sheet
 
-    labels = read_panoptic(labels_folder / "panoptic.json")
-    things = {number for number, category in labels.categories.items() if category.isthing}
-    labelled = rows_in(images, "image_id", labels.image_ids)
+    images = pa.concat_tables([read_table(folder / "images.arrow") for folder in shards.values()])
     tiles, captions = [], []
-    for row in evenly_spaced_rows(labelled, SHEET_IMAGES).to_pylist():
+    for row in evenly_spaced_rows(images, SHEET_IMAGES).to_pylist():
+        folder = shards[row["shard"]]
+        own = rows_in(read_table(folder / "segments.arrow"), "image_id", [row["image_id"]])
+        columns = (column_values(own, name) for name in ("segment_id", "category_id", "is_thing"))
         segments = {
-            segment.id: (segment.category_id, segment.category_id in things)
-            for segment in labels.segments(row["image_id"])
+            number: (category, thing) for number, category, thing in zip(*columns, strict=True)
         }
-        segment_map = labels.segment_map(row["image_id"])
+        segment_map = rgb_to_id(read_rgb_png(folder / "panoptic" / png_name(row["image_id"])))
         tiles.append(overlay_panoptic(_read(row), segment_map, segments))
         captions.append(f"{len(segments)} segments")
     return picture(contact_sheet(tiles, captions))

@@ -22,6 +22,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
 from kernels import rle
+from segmodels.detector.pseudo_labels import semantic_file
 from segmodels.formats.arrow import read_table
 from segmodels.formats.decode import read_image
 
@@ -32,7 +33,7 @@ class PseudoLabelDataset(BaseDataset):
 
     Args:
         images_table: path of the images table (Arrow).
-        pseudo_labels: folder with ``instances.json`` and ``semantic/<stem>.png``.
+        pseudo_labels: folder with ``instances.json`` and ``semantic/``.
         splits: splits of the table to train on.
         keep_empty: also train on images without instances (U2Seg drops them).
         pipeline: MMDetection transforms.
@@ -66,7 +67,7 @@ class PseudoLabelDataset(BaseDataset):
                     "counts": annotation["segmentation"]["counts"],
                 }
             )
-        columns = ["image_id", "source", "path", "height", "width", "split"]
+        columns = ["image_id", "source", "path", "height", "width", "split", "shard"]
         return [
             {
                 "img_id": row["image_id"],
@@ -74,7 +75,7 @@ class PseudoLabelDataset(BaseDataset):
                 "img_path": row["path"],
                 "height": row["height"],
                 "width": row["width"],
-                "semantic": str(self.pseudo_labels / "semantic" / f"{row['image_id']:012d}.png"),
+                "semantic": str(semantic_file(self.pseudo_labels, row["image_id"], row["shard"])),
                 "instances": instances[row["image_id"]],
             }
             for row in read_table(self.images_table).select(columns).to_pylist()

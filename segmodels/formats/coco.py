@@ -193,15 +193,20 @@ def _annotations(
             raise ValueError(f"mask {row['instance_id']} of size {size} fits no image: {image}")
         if category_id not in known:
             raise ValueError(f"category {category_id} of mask {row['instance_id']} is not listed")
-        yield {
-            "id": number,
-            "image_id": row["image_id"],
-            "category_id": category_id,
-            "bbox": row["bbox"],
-            "area": row["area"],
-            "iscrowd": 0,
-            "segmentation": _segmentation_json(row["rle_counts"], *size),
-        }
+        yield annotation_json(number, row, category_id)
+
+
+def annotation_json(number: int, row: Record, category_id: int) -> dict[str, Any]:
+    """The annotation of a row of MASK_SCHEMA."""
+    return {
+        "id": number,
+        "image_id": row["image_id"],
+        "category_id": category_id,
+        "bbox": row["bbox"],
+        "area": row["area"],
+        "iscrowd": 0,
+        "segmentation": _segmentation_json(row["rle_counts"], row["height"], row["width"]),
+    }
 
 
 def _segmentation_json(counts: bytes, height: int, width: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """COCO panoptic files: a json and one PNG an image, in which colours are segment ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,27 @@ def segments_info(segment_map: NDArray[np.integer[Any]]) -> dict[int, dict[str, 
         for segment_id, area, (rows, columns) in zip(ids, areas, found, strict=True)
         if segment_id != 0
     }
+
+
+def write_panoptic_json(
+    path: str | Path,
+    images: Iterable[CocoImage],
+    annotations: Iterable[Record],
+    categories: Iterable[Category],
+) -> None:
+    """Write a COCO panoptic json atomically, item by item."""
+    write_json_object(
+        path,
+        {
+            "info": {"description": "made by exnihilo"},
+            "licenses": [],
+            "images": map(asdict, images),
+            "annotations": annotations,
+            "categories": (
+                category.as_json() | {"color": _color(category.id)} for category in categories
+            ),
+        },
+    )
 
 
 class PanopticWriter:
@@ -121,18 +142,11 @@ class PanopticWriter:
         """Write the json, images by ascending id."""
         entries = [self._entries[image_id] for image_id in sorted(self._entries)]
         self._png_folder.mkdir(parents=True, exist_ok=True)
-        write_json_object(
+        write_panoptic_json(
             self._json_path,
-            {
-                "info": {"description": "made by exnihilo"},
-                "licenses": [],
-                "images": (asdict(image) for image, _ in entries),
-                "annotations": (record for _, record in entries),
-                "categories": (
-                    category.as_json() | {"color": _color(category.id)}
-                    for category in self._categories
-                ),
-            },
+            (image for image, _ in entries),
+            (record for _, record in entries),
+            self._categories,
         )
 
     def __enter__(self) -> Self:

@@ -27,17 +27,23 @@ class LabelSettings:
         keep_instance_free: keep images without things. The released code drops them: no mask does
             not mean no object, and such an image would teach the detector that its objects are
             background.
+        long_side_limit: larger images are merged at this longest side, px, and the result is
+            enlarged to the image's size (nearest pixel). 1333 is the longest side that detectors of
+            this family are trained at.
     """
 
     painting_order: PaintingOrder = "box_area_descending"
     stuff_cover_limit: float | None = 0.7
     keep_instance_free: bool = False
+    long_side_limit: int = 1333
 
     def __post_init__(self) -> None:
         if self.stuff_cover_limit is not None and not 0 <= self.stuff_cover_limit <= 1:
             raise ValueError(
                 f"stuff_cover_limit must be in [0, 1] or None, got {self.stuff_cover_limit}"
             )
+        if self.long_side_limit < 1:
+            raise ValueError(f"long_side_limit must be at least 1, got {self.long_side_limit}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ def merge_image(
     painted = paint(things, settings.painting_order)
     segment_map = np.zeros(stuff_map.shape, dtype=np.int32)
     segments: list[Segment] = []
-    thing_rows = [int(row) for row in np.unique(painted) if row >= 0]
+    seen = np.bincount(painted.ravel() + 1, minlength=1)
+    thing_rows = [int(row) for row in np.flatnonzero(seen[1:])]
     for row in thing_rows:
         segments.append(Segment(len(segments) + 1, int(things.cluster_ids[row]) + 1))
         segment_map[painted == row] = segments[-1].id

@@ -18,6 +18,7 @@ MARKS = {
     "stuff_model": "stuff_model: step 2",
     "stuff_segments": "stuff_segments: shard",
     "instance_embeddings": "instance_embeddings: shard",
+    "pseudo_labels": "pseudo_labels: shard",
     "segmenter": "segmenter: step 6",
 }
 

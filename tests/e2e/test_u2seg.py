@@ -19,7 +19,7 @@ from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights
 from assets.data.images import InputPaths, images
 from assets.masks.maskcut_masks import maskcut_masks
-from assets.stages.shards import ShardRunner, finished_shards
+from assets.stages.shards import ShardRunner, finished_shards, reduced_folder
 from assets.stages.store import Dataset, Store
 from pipelines.definitions import defs
 from pipelines.settings import ROOT
@@ -80,6 +80,10 @@ def thing_table(store):
     return finished_shards(store.stage("thing_masks").require()).table("masks.arrow")
 
 
+def label_folder(store):
+    return reduced_folder(store.stage("pseudo_labels", "k0003").require())
+
+
 def images_of(store):
     table = read_table(folder_of(store, "images") / "images.arrow")
     return {row["image_id"]: row for row in table.to_pylist()}
@@ -124,16 +128,18 @@ def test_every_instance_has_one_of_the_clusters(store):
 
 @pytest.mark.parametrize("stage", ["pseudo_labels", "predictions"])
 def test_panoptic_files_match_their_pngs_and_images(store, stage):
-    folder = folder_of(store, stage, "k0003")
+    folder = label_folder(store) if stage == "pseudo_labels" else folder_of(store, stage, "k0003")
     panoptic = read_panoptic(folder / "panoptic.json")
     panoptic.validate()
     rows = images_of(store)
-    pngs = sorted(path.stem for path in (folder / "panoptic").iterdir())
+    found = [*folder.glob("semantic/*.png"), *folder.glob("semantic/*/*.png")]
+    semantics = {path.name: path for path in found}
+    pngs = sorted(Path(name).stem for name in semantics)
     assert pngs == sorted(f"{image_id:012d}" for image_id in panoptic.image_ids)
     for image_id in panoptic.image_ids:
         size = (rows[image_id]["height"], rows[image_id]["width"])
         assert panoptic.segment_map(image_id).shape == size
-        with Image.open(folder / "semantic" / f"{image_id:012d}.png") as semantic:
+        with Image.open(semantics[f"{image_id:012d}.png"]) as semantic:
             assert (semantic.height, semantic.width) == size
     assert [category.isthing for category in panoptic.categories.values()] == [True] * 3 + [
         False
@@ -141,7 +147,7 @@ def test_panoptic_files_match_their_pngs_and_images(store, stage):
 
 
 def test_pycocotools_loads_labels_and_results(store, capsys):
-    labels = COCO(str(folder_of(store, "pseudo_labels", "k0003") / "instances.json"))
+    labels = COCO(str(label_folder(store) / "instances.json"))
     assert len(labels.getCatIds()) == 3
     rows = images_of(store)
     for annotation in labels.loadAnns(labels.getAnnIds()):
@@ -205,7 +211,7 @@ def categories_of(panoptic, image_id):
 
 def test_pseudo_labels_agree_with_the_truth_of_their_images(store):
     """Clusters are assigned to classes one to one, here by a solver of the test's own."""
-    labels = read_panoptic(folder_of(store, "pseudo_labels", "k0003") / "panoptic.json")
+    labels = read_panoptic(label_folder(store) / "panoptic.json")
     truth = truth_of(store, "train")
     votes = np.zeros((len(labels.categories) + 1, len(truth.categories) + 1), int)
     for image_id in labels.image_ids:

@@ -70,6 +70,19 @@ def test_encode_names_the_expected_shape(masks):
         rle.encode(masks)
 
 
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0, 0.3, 0.8, 1]))
+@settings(max_examples=60, deadline=None)
+def test_enlarged_codes_and_samples_are_those_of_the_pixels(seed, share):
+    rng = np.random.default_rng(seed)
+    small = rng.random(rng.integers(1, 7, 2)) < share
+    rows, columns = (np.sort(rng.integers(0, side, 9)) for side in small.shape)
+    large = small[rows][:, columns]
+    code = rle.encode_enlarged(small, rows, columns)
+    assert code == rle.encode(large[None])[0]
+    taken = np.sort(rng.integers(0, 9, 5))
+    assert np.array_equal(rle.sample([code], 9, 9, taken, taken)[0], large[taken][:, taken])
+
+
 def test_iou_of_codes_is_that_of_their_masks():
     masks = np.random.default_rng(0).random((4, 9, 7)) < 0.4
     masks[3] = False

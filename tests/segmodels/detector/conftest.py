@@ -12,12 +12,15 @@ from PIL import Image
 from scipy import ndimage
 
 from segmodels.datasets.images import IMAGES_SCHEMA
-from segmodels.detector.pseudo_labels import cluster_categories
+from segmodels.detector.pseudo_labels import (
+    cluster_categories,
+    semantic_file,
+    write_cluster_counts,
+)
 from segmodels.formats.arrow import write_table
 from segmodels.formats.coco import write_instances
 from segmodels.formats.masks import mask_row, mask_table
-from segmodels.formats.panoptic import PanopticWriter
-from segmodels.formats.segment_png import png_name, write_png
+from segmodels.formats.segment_png import write_png
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def draw_shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shape
             shapes = 0 if with_empty and image_id == count else int(rng.integers(1, 4))
             pixels, semantic, found = _draw(rng, size, shapes)
             Image.fromarray(pixels).save(folder / f"{image_id}.png")
-            write_png(labels / "semantic" / png_name(image_id), semantic)
+            write_png(semantic_file(labels, image_id, 0), semantic)
             images.append(
                 {"image_id": image_id, "source": str(folder), "path": f"{image_id}.png",
                  "height": size[0], "width": size[1], "sha256": "", "split": "train", "shard": 0}
@@ -69,7 +72,7 @@ def draw_shapes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Shape
         write_table(table, folder / "images.arrow")
         write_instances(labels / "instances.json", table, mask_table(masks), categories[:things],
                         clusters)  # fmt: skip
-        PanopticWriter(labels / "panoptic.json", labels / "panoptic", categories).close()
+        write_cluster_counts(labels, things, stuff)
         return Shapes(folder / "images.arrow", labels)
 
     return draw

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segmodels.detector.pseudo_labels import semantic_file
 from segmodels.detector.registration import register
 
 register()
@@ -58,7 +59,7 @@ def test_loading_gives_the_pseudo_labels_in_pixels(shapes) -> None:
 
 def test_a_map_of_another_size_is_a_clear_error(draw_shapes) -> None:
     shapes = draw_shapes(count=1)
-    Image.new("L", (10, 10)).save(shapes.labels / "semantic" / f"{1:012d}.png")
+    Image.new("L", (10, 10)).save(semantic_file(shapes.labels, 1, 0))
     loaded = dataset(shapes, pipeline=train_pipeline([64], 80)[:2])
     with pytest.raises(ValueError, match="recompute the pseudo labels"):
         loaded[0]

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from segmodels.formats.masks import decode_masks, group_by_image, mask_row, mask
 from segmodels.formats.panoptic import read_panoptic
 from segmodels.formats.stuff import stuff_rows, stuff_table
 from segmodels.u2seg.label_export import SEGMENT_SCHEMA, with_clusters, write_pseudo_labels
+from segmodels.u2seg.label_index import write_label_index
 from segmodels.u2seg.labels import LabelSettings
 
 K, S = 3, 2
@@ -69,8 +71,8 @@ def things_table() -> pa.Table:
 def clusters_table() -> pa.Table:
     return pa.table(
         {
-            "instance_id": pa.array([80, 72, 70, 71], pa.int64()),
-            "cluster_id": pa.array([2, 1, 0, 2], pa.int32()),
+            "instance_id": pa.array([70, 71, 72, 80], pa.int64()),
+            "cluster_id": pa.array([0, 2, 1, 2], pa.int32()),
             "distance": pa.array([0.0] * 4, pa.float32()),
         }
     )
@@ -86,15 +88,23 @@ def segments_of_stuff() -> pa.Table:
     return stuff_table(rows)
 
 
+def write_labels(folder: Path, images: pa.Table, *tables: pa.Table, **changes) -> dict[str, int]:
+    """Write one shard, number 3, and the index over it in `folder`."""
+    shard = folder / "shard"
+    shard.mkdir(parents=True)
+    sizes = {"num_things": K, "num_stuff": S} | changes
+    counts = write_pseudo_labels(shard, images, *tables, **({"settings": LabelSettings()} | sizes))
+    write_label_index({3: shard}, folder, sizes["num_things"], sizes["num_stuff"])
+    return counts
+
+
 def export(folder: Path, chosen: LabelSettings | None = None) -> dict[str, int]:
-    return write_pseudo_labels(
+    return write_labels(
         folder,
         images_table(),
         things_table(),
         clusters_table(),
         segments_of_stuff(),
-        num_things=K,
-        num_stuff=S,
         settings=chosen or LabelSettings(),
     )
 
@@ -112,20 +122,25 @@ def test_counts_and_files(tmp_path: Path):
         "stuff_pixels": 15 + 16,
         "void_pixels": 0,
     }
-    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("shard", "copy"))
+    shutil.rmtree(tmp_path / "shard")
+    names = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     stems = {"000000000007.png", "000000000008.png"}
     assert names == {
-        "segments.arrow",
+        "segments/shard-00003.arrow",
+        "instances/shard-00003.arrow",
+        "clusters.json",
         "instances.json",
         "panoptic.json",
-        *(f"panoptic/{stem}" for stem in stems),
-        *(f"semantic/{stem}" for stem in stems),
+        *(f"panoptic/shard-00003/{stem}" for stem in stems),
+        *(f"semantic/shard-00003/{stem}" for stem in stems),
     }
 
 
 def test_segments_table_holds_the_visible_masks(tmp_path: Path):
     export(tmp_path)
-    segments = read_table(tmp_path / "segments.arrow")
+    segments = read_table(tmp_path / "shard" / "segments.arrow")
     assert segments.schema == SEGMENT_SCHEMA
     rows = segments.select(["image_id", "instance_id", "area", "category_id", "is_thing"])
     assert [tuple(row.values()) for row in rows.to_pylist()] == [
@@ -164,8 +179,8 @@ def test_panoptic_json_and_png_agree_with_each_other(tmp_path: Path):
 
 def test_semantic_png_holds_things_stuff_and_void(tmp_path: Path):
     export(tmp_path, LabelSettings(stuff_cover_limit=0.5))
-    seven = np.asarray(Image.open(tmp_path / "semantic" / "000000000007.png"))
-    eight = np.asarray(Image.open(tmp_path / "semantic" / "000000000008.png"))
+    seven = np.asarray(Image.open(tmp_path / "semantic" / "shard-00003" / "000000000007.png"))
+    eight = np.asarray(Image.open(tmp_path / "semantic" / "shard-00003" / "000000000008.png"))
     assert seven.dtype == np.uint8
     np.testing.assert_array_equal(seven[:, 0], [0, 0, 0, 2])
     np.testing.assert_array_equal(seven[:, 5], [1, 1, 2, 2])
@@ -217,7 +232,7 @@ def test_random_scenes_round_trip(seed: int, order: str):
     schema = pa.schema({"instance_id": pa.int64(), "cluster_id": pa.int32()})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        counts = write_pseudo_labels(
+        counts = write_labels(
             folder,
             images_table(),
             mask_table(things),
@@ -229,13 +244,15 @@ def test_random_scenes_round_trip(seed: int, order: str):
         )
         panoptic = read_panoptic(folder / "panoptic.json", folder / "panoptic")
         panoptic.validate()  # every id of a PNG is in the json, and the other way round
-        segments = group_by_image(read_table(folder / "segments.arrow"))
+        segments = group_by_image(read_table(folder / "shard" / "segments.arrow"))
         pixels = 0
         for image_id in SIZES:
             segment_map = panoptic.segment_map(image_id)
             visible = decode_masks(segments[image_id])
             np.testing.assert_array_equal(visible.sum(axis=0), segment_map > 0)
-            semantic = np.asarray(Image.open(folder / "semantic" / f"{image_id:012d}.png"))
+            semantic = np.asarray(
+                Image.open(folder / "semantic" / "shard-00003" / f"{image_id:012d}.png")
+            )
             np.testing.assert_array_equal(semantic == 255, segment_map == 0)
             pixels += segment_map.size
         assert pixels == sum(counts[f"{kind}_pixels"] for kind in ("thing", "stuff", "void"))
@@ -247,7 +264,7 @@ def test_random_scenes_round_trip(seed: int, order: str):
 def test_images_without_things_stay_when_asked(tmp_path: Path):
     counts = export(tmp_path, LabelSettings(keep_instance_free=True))
     assert (counts["images"], counts["images_without_things"]) == (3, 0)
-    nine = np.asarray(Image.open(tmp_path / "semantic" / "000000000009.png"))
+    nine = np.asarray(Image.open(tmp_path / "semantic" / "shard-00003" / "000000000009.png"))
     np.testing.assert_array_equal(nine[:, 0], [1, 1, 2, 2, 2])
     assert 9 in read_instances(tmp_path / "instances.json").images
 
@@ -260,15 +277,12 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path):
 
 
 def test_tables_may_hold_other_images(tmp_path: Path):
-    write_pseudo_labels(
+    write_labels(
         tmp_path,
         images_table().slice(1, 1),
         things_table(),
-        clusters_table().slice(0, 1),
+        clusters_table().slice(3, 1),
         segments_of_stuff(),
-        num_things=K,
-        num_stuff=S,
-        settings=LabelSettings(),
     )
     assert read_panoptic(tmp_path / "panoptic.json").image_ids == (8,)
 
@@ -277,7 +291,7 @@ def test_clusters_are_joined_by_instance_id():
     joined = with_clusters(things_table(), clusters_table())
     assert joined["cluster_id"].to_pylist() == [0, 2, 1, 2]
     with pytest.raises(ValueError, match=r"2 of 4 things have no cluster .* instance 71"):
-        with_clusters(things_table(), clusters_table().filter([True, False, True, False]))
+        with_clusters(things_table(), clusters_table().filter([True, False, False, True]))
 
 
 @pytest.mark.parametrize(
@@ -290,16 +304,70 @@ def test_clusters_are_joined_by_instance_id():
     ],
 )
 def test_wrong_input_is_named(tmp_path: Path, change: dict, message: str):
-    arguments = {
+    tables = {
         "things": things_table(),
         "instance_clusters": clusters_table(),
         "stuff": segments_of_stuff(),
-        "num_things": K,
-        "num_stuff": S,
-        "settings": LabelSettings(),
-        **change,
     }
+    named = {name: change.pop(name, table) for name, table in tables.items()}
     with pytest.raises(ValueError, match=message):
-        write_pseudo_labels(tmp_path, images_table(), **arguments)
-    assert not (tmp_path / "segments.arrow").exists()
+        write_labels(tmp_path, images_table(), *named.values(), **change)
     assert not (tmp_path / "instances.json").exists()
+
+
+def scaled(image_id: int, factor: int) -> np.ndarray:
+    """A map of three kinds of pixels, each repeated `factor` times both ways."""
+    small = np.random.default_rng(image_id).integers(0, 3, (6, 9))
+    return np.kron(small, np.ones((factor, factor), int))
+
+
+@pytest.mark.parametrize(("limit", "exact"), [(27, True), (9, True), (7, False)])
+def test_large_images_are_merged_small_and_written_at_their_size(tmp_path: Path, limit, exact):
+    """Where the working size loses nothing, the labels are those of the image's own size."""
+    pixels = scaled(7, 3)
+    height, width = pixels.shape
+    image = images_table().slice(0, 1).to_pylist()[0] | {"height": height, "width": width}
+    images = pa.Table.from_pylist([image], schema=IMAGES_SCHEMA)
+    things = mask_table([mask_row(7, 70, pixels == 0, score=1, source="maskcut", round=0)])
+    stuff = stuff_table(stuff_rows(7, (pixels == 2).astype(np.uint8)))
+    free = LabelSettings(stuff_cover_limit=None, long_side_limit=limit)
+    write_labels(tmp_path, images, things, clusters_table(), stuff, settings=free)
+    panoptic = read_panoptic(tmp_path / "panoptic.json")
+    panoptic.validate()
+    segments = read_table(tmp_path / "shard" / "segments.arrow")
+    record = json.loads((tmp_path / "panoptic.json").read_text())["annotations"][0]
+    found = panoptic.segment_map(7)
+    assert found.shape == (height, width)
+    for info, mask in zip(record["segments_info"], decode_masks(segments), strict=True):
+        rows, columns = np.nonzero(found == info["id"])
+        assert np.array_equal(mask, found == info["id"])
+        assert info["area"] == len(rows)
+        left, top = columns.min(), rows.min()
+        box = [left, top, columns.max() - left + 1, rows.max() - top + 1]
+        assert info["bbox"] == box
+    kinds = np.array([0, 0, 1, 2])[found]
+    assert np.array_equal(kinds, pixels) == exact
+
+
+def test_shards_of_any_size_give_the_same_json(tmp_path: Path):
+    whole = tmp_path / "whole"
+    tables = (things_table(), clusters_table(), segments_of_stuff())
+    write_labels(whole, images_table(), *tables)
+    shards = {}
+    for position in range(3):
+        shards[position] = tmp_path / f"shard-{position}"
+        shards[position].mkdir()
+        write_pseudo_labels(
+            shards[position],
+            images_table().slice(position, 1),
+            *tables,
+            num_things=K,
+            num_stuff=S,
+            settings=LabelSettings(),
+        )
+    write_label_index(shards, tmp_path, K, S)
+    assert (tmp_path / "instances.json").read_bytes() == (whole / "instances.json").read_bytes()
+    one, three = (json.loads((f / "panoptic.json").read_text()) for f in (whole, tmp_path))
+    for record in [*one["annotations"], *three["annotations"]]:
+        record["file_name"] = Path(record["file_name"]).name
+    assert one == three
