@@ -4,7 +4,7 @@ U2Seg's code embeds a crop of each instance by the CLS token of DINO. How it cro
 box or masked box, fill and margin are settings of ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +32,7 @@ class EmbeddingSettings:
         fill: colour outside the mask. Only for "masked_box".
         crop_size: side of the backbone's square input, px; 0 takes the backbone's `image_size`.
             U2Seg's code: 480.
-        batch_size: crops per forward pass.
+        batch_size: crops per forward pass, of one or several images.
     """
 
     feature: Literal["cls", "masked_keys"] = "cls"
@@ -69,6 +69,50 @@ def embed_instances(
         ValueError: masks and image differ in size, a mask is empty, or `crop_size` is no multiple
             of the patch size.
     """
+    if settings.feature == "masked_keys":
+        _check_masks(image, masks)
+        return _mean_keys(image, masks, backbone, input_size(backbone, settings))
+    crops = instance_crops(image, masks, input_size(backbone, settings), settings)
+    return embed_crops(crops, backbone, settings.batch_size)
+
+
+def input_size(backbone: "Backbone", settings: EmbeddingSettings) -> int:
+    """Side of the backbone's square input, px.
+
+    Raises:
+        ValueError: `crop_size` is no multiple of the patch size.
+    """
+    size = settings.crop_size or backbone.image_size
+    if size % backbone.patch_size:
+        raise ValueError(
+            f"crop_size must be a multiple of the patch size {backbone.patch_size}, got {size}"
+        )
+    return size
+
+
+def instance_crops(
+    image: np.ndarray, masks: np.ndarray, size: int, settings: EmbeddingSettings
+) -> list[np.ndarray]:
+    """Crops of the instances of one image, (size, size, 3) uint8 RGB each.
+
+    Raises:
+        ValueError: masks and image differ in size, or a mask is empty.
+    """
+    _check_masks(image, masks)
+    return [center_crop(crop_instance(image, mask, settings), size) for mask in masks]
+
+
+def embed_crops(crops: Iterable[np.ndarray], backbone: "Backbone", batch_size: int) -> np.ndarray:
+    """CLS tokens of crops of any number of images, (m, d) float32."""
+    vectors = [
+        backbone.extract(_tensor(batch)).cls.cpu().numpy() for batch in _batches(crops, batch_size)
+    ]
+    if not vectors:
+        return np.zeros((0, backbone.dim), np.float32)
+    return np.concatenate(vectors).astype(np.float32, copy=False)
+
+
+def _check_masks(image: np.ndarray, masks: np.ndarray) -> None:
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2] or masks.dtype != np.bool_:
         raise ValueError(
             f"masks must be (m, {image.shape[0]}, {image.shape[1]}) bool like the image, got "
@@ -77,21 +121,6 @@ def embed_instances(
     empty = np.flatnonzero(~masks.any(axis=(1, 2)))
     if len(empty):
         raise ValueError(f"mask {empty[0]} is empty: an instance without pixels has no embedding")
-    size = settings.crop_size or backbone.image_size
-    if size % backbone.patch_size:
-        raise ValueError(
-            f"crop_size must be a multiple of the patch size {backbone.patch_size}, got {size}"
-        )
-    if len(masks) == 0:
-        return np.zeros((0, backbone.dim), np.float32)
-    if settings.feature == "masked_keys":
-        return _mean_keys(image, masks, backbone, size)
-    crops = (center_crop(crop_instance(image, mask, settings), size) for mask in masks)
-    vectors = [
-        backbone.extract(_tensor(batch)).cls.cpu().numpy()
-        for batch in _batches(crops, settings.batch_size)
-    ]
-    return np.concatenate(vectors).astype(np.float32, copy=False)
 
 
 def crop_instance(image: np.ndarray, mask: np.ndarray, settings: EmbeddingSettings) -> np.ndarray:
@@ -149,13 +178,15 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
 def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: "Backbone", size: int) -> np.ndarray:
     """Mean key of the image, resized to a square as for MaskCut, inside each mask."""
     batch = normalised_pixels(resize_square(image, size))[None]
+    if len(masks) == 0:
+        return np.zeros((0, backbone.dim), np.float32)
     keys = backbone.extract(_tensor(batch)).keys[0].cpu().numpy().astype(np.float64)
     weights = np.stack([pool_mask(mask, keys.shape[:2]) for mask in masks]).astype(np.float64)
     total = np.einsum("mij,ijd->md", weights, keys)
     return np.asarray(total / weights.sum(axis=(1, 2))[:, None], np.float32)
 
 
-def _batches(crops: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+def _batches(crops: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
     """Yield (n, 3, size, size) float32 normalised pixels, n at most `batch_size`."""
     held: list[np.ndarray] = []
     for crop in crops:

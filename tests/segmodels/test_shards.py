@@ -24,7 +24,8 @@ from segmodels.cutler.maskcut_shards import (
 )
 from segmodels.datasets.images import IMAGES_SCHEMA
 from segmodels.formats.arrow import read_table, write_table
-from segmodels.formats.masks import decode_masks
+from segmodels.formats.decode import read_image
+from segmodels.formats.masks import decode_masks, group_by_image
 from segmodels.stego.crops import NUM_VIEWS
 from segmodels.stego.features import ViewSettings
 from segmodels.stego.shards import (
@@ -35,7 +36,7 @@ from segmodels.stego.shards import (
     write_neighbours,
 )
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard, read_embeddings
-from segmodels.u2seg.embeddings import EmbeddingSettings
+from segmodels.u2seg.embeddings import EmbeddingSettings, embed_instances
 
 FEATURES = FeatureSettings(backbone="embedded", image_size=64, batch_size=2, device="cpu")
 
@@ -179,6 +180,26 @@ def test_embeddings_join_in_the_order_of_the_shards(images, masks, tmp_path):
     vectors, ids = read_embeddings(folders)
     assert vectors.shape == (masks.num_rows, 192)
     assert ids.tolist() == masks["instance_id"].to_pylist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_embeddings_are_those_of_each_image_alone(images, masks, tmp_path, batch_size):
+    settings = EmbeddingSettings(crop_size=32, batch_size=batch_size)
+    write_table(masks, tmp_path / "masks.arrow")
+    embed_shard(EmbeddingShard(images, tmp_path / "masks.arrow", settings, BACKBONE), tmp_path)
+    backbone, by_image = BACKBONE.load(), group_by_image(masks)
+    alone = [
+        embed_instances(
+            read_image(row["source"], row["path"]),
+            decode_masks(by_image[row["image_id"]]),
+            backbone,
+            EmbeddingSettings(crop_size=32),
+        )
+        for row in images.to_pylist()
+        if row["image_id"] in by_image
+    ]
+    # Equal in bits on this processor; another BLAS may choose its kernel by the batch.
+    np.testing.assert_allclose(read_embeddings([tmp_path])[0], np.concatenate(alone), atol=1e-5)
 
 
 def test_no_instances_give_an_empty_shard(images, masks, tmp_path):
