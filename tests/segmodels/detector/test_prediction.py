@@ -11,6 +11,7 @@ from pycocotools.cocoeval import COCOeval
 
 from kernels import rle
 from segmodels.detector.prediction import Segmenter, predict_panoptic
+from segmodels.detector.pseudo_labels import semantic_file
 from segmodels.detector.settings import (
     PredictionSettings,
     ResolvedPredictionSettings,
@@ -19,6 +20,7 @@ from segmodels.detector.settings import (
 from segmodels.detector.training import train_segmenter
 from segmodels.formats.arrow import read_table
 from segmodels.formats.panoptic import read_panoptic
+from segmodels.formats.segment_png import png_name
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,8 @@ def test_semantic_maps_are_learned_and_of_image_size(learned) -> None:
     shapes, _, out = learned
     agreement = []
     for image_id in range(1, 13):
-        name = f"semantic/{image_id:012d}.png"
-        expected = np.array(Image.open(shapes.labels / name))
-        found = np.array(Image.open(out / name))
+        expected = np.array(Image.open(semantic_file(shapes.labels, image_id, 0)))
+        found = np.array(Image.open(out / "semantic" / png_name(image_id)))
         assert found.shape == expected.shape
         agreement.append((found == expected).mean())
     assert np.mean(agreement) > 0.8
