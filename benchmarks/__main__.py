@@ -15,7 +15,7 @@ from benchmarks.options import Options
 from benchmarks.tables import publish
 
 # Each module has `run(options) -> list[Table]`.
-NAMES = ("ncut", "parity", "crf", "kmeans", "scoring", "stage", "backbone_quality")
+NAMES = ("ncut", "parity", "crf", "kmeans", "scoring", "stage", "growth", "backbone_quality")
 
 
 def main() -> None:
