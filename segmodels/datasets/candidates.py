@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from segmodels.datasets.image_source import ImageSource, read_annotations
-from segmodels.datasets.images import stable_image_id
 from segmodels.datasets.listing import (
     Entry,
     Listing,
@@ -17,6 +16,7 @@ from segmodels.datasets.listing import (
 )
 from segmodels.formats.coco_json import CocoImage
 from segmodels.formats.errors import AnnotationError, InputError
+from segmodels.formats.image_ids import stable_image_id
 from segmodels.formats.tar import is_tar
 
 # Formats that can be decoded, and other formats of images, which are rejected by name.

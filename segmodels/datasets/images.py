@@ -1,7 +1,5 @@
 """Schemas of the tables of a data set's images and of the rejected files."""
 
-import hashlib
-
 import pyarrow as pa
 
 # source: absolute path of a folder or .tar; path: file name relative to it, or member name, with
@@ -25,9 +23,3 @@ _REJECTED_COLUMNS: dict[str, pa.DataType] = {
     "detail": pa.string(),
 }
 REJECTED_SCHEMA = pa.schema(_REJECTED_COLUMNS)
-
-
-def stable_image_id(relative_path: str) -> int:
-    """Id of an image from its relative path, in [1, 2^53), so that JSON readers keep it exact."""
-    digest = hashlib.sha256(relative_path.encode()).digest()
-    return max(int.from_bytes(digest[:8], "big") >> 11, 1)

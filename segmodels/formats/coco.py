@@ -20,6 +20,7 @@ from segmodels.formats.coco_json import (
     read_images,
 )
 from segmodels.formats.errors import AnnotationError
+from segmodels.formats.image_ids import read_image_id
 from segmodels.formats.segmentations import segmentation_counts, segmentation_fault
 
 Box = tuple[float, float, float, float]
@@ -87,8 +88,11 @@ def read_instances(path: str | Path) -> CocoInstances:
                 f"{path} has two annotations with the id {annotation_id}; make ids unique"
             )
         seen.add(annotation_id)
-        _check_annotation(record, f"annotation {annotation_id}", images, categories, path)
-        annotations.setdefault(record["image_id"], []).append(record)
+        where = f"annotation {annotation_id}"
+        image_id = read_image_id(record.get("image_id"), path, where)
+        check_known(image_id, images, path, f"{where} is of image")
+        _check_annotation(record, where, images[image_id], categories, path)
+        annotations.setdefault(image_id, []).append(record)
     return CocoInstances(images, categories, annotations)
 
 
@@ -216,17 +220,14 @@ def _segmentation_json(counts: bytes, height: int, width: int) -> dict[str, Any]
 def _check_annotation(
     record: Record,
     where: str,
-    images: dict[int, CocoImage],
+    image: CocoImage,
     categories: dict[int, Category],
     path: str | Path,
 ) -> None:
-    image_id = integer(record, "image_id", path, where)
-    check_known(image_id, images, path, f"{where} is of image")
     category_id = integer(record, "category_id", path, where)
     check_known(category_id, categories, path, f"{where} is of category")
     if record.get("iscrowd", 0) not in {0, 1}:
         raise AnnotationError(f"{path}: iscrowd of {where} must be 0 or 1")
-    image = images[image_id]
     fault = segmentation_fault(record.get("segmentation"), image.height, image.width)
     if fault:
         raise AnnotationError(f"{path}: {where} {fault}")

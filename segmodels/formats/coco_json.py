@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segmodels.formats.errors import AnnotationError, InputError
+from segmodels.formats.image_ids import read_image_id
 
 Record = Mapping[str, Any]
 T = TypeVar("T")
@@ -41,10 +42,10 @@ class Category:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image entry of an annotation file, fields as in the file.
+    """An image entry of an annotation file, fields but the id as in the file.
 
     Attributes:
-        id: Image id.
+        id: Image id, see `read_image_id`.
         file_name: Normalised name relative to the image root.
         height: Rows, px.
         width: Columns, px.
@@ -91,7 +92,7 @@ def read_images(records: Iterable[Record], path: str | Path) -> dict[int, CocoIm
     """Read the images of an annotation file by id, in its order."""
 
     def read(record: Record) -> CocoImage:
-        image_id = integer(record, "id", path, "image")
+        image_id = read_image_id(record.get("id"), path, "an image")
         where = f"image {image_id}"
         return CocoImage(
             id=image_id,

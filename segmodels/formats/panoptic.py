@@ -23,6 +23,7 @@ from segmodels.formats.coco_json import (
     text,
 )
 from segmodels.formats.errors import AnnotationError, InputError
+from segmodels.formats.image_ids import read_image_id
 from segmodels.formats.segment_png import id_to_rgb, png_name, read_rgb_png, rgb_to_id, write_png
 
 
@@ -246,7 +247,7 @@ def read_panoptic(json_path: str | Path, png_folder: str | Path | None = None) -
     categories = read_categories(document["categories"], json_path)
     annotations: dict[int, tuple[str, tuple[Segment, ...]]] = {}
     for record in document["annotations"]:
-        image_id = integer(record, "image_id", json_path, "annotation")
+        image_id = read_image_id(record.get("image_id"), json_path, "an annotation")
         check_known(image_id, images, json_path, "an annotation is of image")
         if image_id in annotations:
             raise AnnotationError(

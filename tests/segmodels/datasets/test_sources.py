@@ -9,11 +9,12 @@ from input_files import coco, paths, picture, put, reasons, scan
 from PIL import Image
 
 from segmodels.datasets.image_source import ImageSource, sources_state
-from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA, stable_image_id
+from segmodels.datasets.images import IMAGES_SCHEMA, REJECTED_SCHEMA
 from segmodels.datasets.listing import is_hidden, list_images
 from segmodels.datasets.scan import scan_sources
 from segmodels.formats.decode import read_image
 from segmodels.formats.errors import AnnotationError, InputError, RejectReason
+from segmodels.formats.image_ids import stable_image_id
 
 
 def test_a_folder_of_any_depth(tmp_path):
