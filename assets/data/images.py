@@ -66,7 +66,7 @@ class InputPaths(dg.ConfigurableResource):
         "stuff_grouping": "Label map of ground-truth stuff: none, or coco15 (U2Seg's 15 groups).",
         "merge_stuff_segments": "Merge ground-truth segments of one stuff group in an image.",
     },
-    version="1",
+    version="2",
     kinds={"arrow"},
 )
 def images(run: StageRun[ImagesSettings], inputs: InputPaths) -> Result:

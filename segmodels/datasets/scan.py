@@ -56,7 +56,8 @@ def scan_sources(
     """Read every image of the sources once; check the images and assign ids and shards.
 
     Args:
-        sources: Of images with equal content, that of the first source is kept.
+        sources: Of images with equal content, that of the first val source is kept, else that of
+            the first source.
         previous: Images table of an earlier scan; unchanged images are not decoded again and keep
             their shards.
         shard_size: Most images of a new shard.
@@ -115,12 +116,14 @@ def _check_settings(shard_size: int, max_pixels: int, evaluation_fraction: float
 def _split_duplicates(
     accepted: Sequence[_Image],
 ) -> tuple[list[_Image], list[tuple[int, Rejection]]]:
+    # Images of val first: a copy among the train images must not take one out of a benchmark.
     firsts: dict[str, Candidate] = {}
+    for image in sorted(accepted, key=lambda image: image.candidate.source.split != "val"):
+        firsts.setdefault(image.content.sha256, image.candidate)
     unique: list[_Image] = []
     duplicates: list[tuple[int, Rejection]] = []
     for image in accepted:
-        candidate = image.candidate
-        first = firsts.setdefault(image.content.sha256, candidate)
+        candidate, first = image.candidate, firsts[image.content.sha256]
         if first is candidate:
             unique.append(image)
             continue

@@ -63,3 +63,15 @@ def test_the_evaluation_share_follows_content(tmp_path):
     coco(tmp_path / "i.json", [f"n{name}" for name in names], height=2, width=2, first_id=900)
     assert held_out(source, 0.25) == quarter
     assert held_out(ImageSource(str(tmp_path / "images")), 0.25) == set()
+
+
+def test_a_copy_among_train_images_takes_none_out_of_val(tmp_path):
+    put(tmp_path / "train", copy_png=picture(1), own_png=picture(2))
+    put(tmp_path / "val", a_png=picture(1))
+    coco(tmp_path / "i.json", ["a.png"])
+    train = ImageSource(str(tmp_path / "train"))
+    val = ImageSource(str(tmp_path / "val"), str(tmp_path / "i.json"), split="val")
+    for before in (None, scan(train).images):
+        result = scan(train, val, previous=before)
+        assert sorted(paths(result)) == ["a.png", "own.png"]
+        assert reasons(result) == {"copy.png": RejectReason.DUPLICATE_CONTENT}
