@@ -256,7 +256,6 @@ def test_pixel_accuracy_is_that_of_the_files(store):
     assert scores["PixelAcc"] == pytest.approx(100 * right / known)
 
 
-@pytest.mark.slow
 def test_worker_processes_store_the_bytes_of_one_process(store, tmp_path):
     """Features and masks of real images, by two workers."""
     other = Store(root=str(tmp_path), dataset=Dataset(name="tiny"))
