@@ -1,6 +1,5 @@
 """Stage stuff_features: STEGO's training views as backbone tokens, by shard."""
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,40 +11,28 @@ from assets.data.images import identity_of, images, shards_of, train_images
 from assets.stages.shards import ShardRunner, ShardSet, reduced_folder
 from assets.stages.stage import Result, StageRun, Work, result, stage
 from segmodels.engine.device import uses_gpu
+from segmodels.stego.settings import ViewSettings
 
 NEIGHBOURS = "neighbours.zarr"
-
-
-@dataclass(frozen=True)
-class StuffFeatureSettings:
-    """What a user sets of `segmodels.stego.features.ViewSettings`.
-
-    Attributes:
-        size: side of each view, px; a multiple of the patch size.
-    """
-
-    size: int = 224
 
 
 @stage(
     group="stuff",
     inputs=(images, dino_features),
-    settings=StuffFeatureSettings,
+    settings=ViewSettings,
     described={"size": "Side of each view, px."},
     version="1",
     kinds={"zarr"},
 )
-def stuff_features(
-    run: StageRun[StuffFeatureSettings], weights: Weights, shards: ShardRunner
-) -> Result:
+def stuff_features(run: StageRun[ViewSettings], weights: Weights, shards: ShardRunner) -> Result:
     """Final-norm tokens of each training image and its five crops, and the k-NN table of all views."""
-    from segmodels.stego.features import ViewSettings
     from segmodels.stego.shards import StuffFeatureShard, stuff_feature_shard
 
     backbone = stuff_backbone(run.input(dino_features), weights, run.log)
-    views = ViewSettings(size=run.settings.size)
     work = {
-        shard: Work(StuffFeatureShard(rows, views, backbone), (backbone.digest, identity_of(rows)))
+        shard: Work(
+            StuffFeatureShard(rows, run.settings, backbone), (backbone.digest, identity_of(rows))
+        )
         for shard, rows in shards_of(train_images(run.input(images))).items()
     }
     version, computed = run.materialise_shards(

@@ -1,6 +1,5 @@
 """Stage stuff_segments: the stuff cluster of every pixel, by shard."""
 
-from dataclasses import asdict, dataclass
 from functools import partial
 
 from assets.backbones.dino_features import dino_features
@@ -11,44 +10,28 @@ from assets.stages.shards import ShardRunner, finished_shards
 from assets.stages.stage import Result, StageRun, Work, result, stage
 from assets.stuff.stuff_model import stuff_model
 from segmodels.engine.device import uses_gpu
-
-
-@dataclass(frozen=True)
-class StuffSegmentSettings:
-    """How images are segmented; see `segmodels.stego.segmentation.SegmentationSettings`.
-
-    Attributes:
-        size: short side that images are segmented at, px.
-        crf: refine with the dense CRF.
-    """
-
-    size: int = 320
-    crf: bool = True
+from segmodels.stego.settings import SegmentationSettings
 
 
 @stage(
     group="stuff",
     inputs=(images, dino_features, stuff_model),
-    settings=StuffSegmentSettings,
+    settings=SegmentationSettings,
     version="2",
     kinds={"arrow"},
 )
 def stuff_segments(
-    run: StageRun[StuffSegmentSettings], weights: Weights, shards: ShardRunner
+    run: StageRun[SegmentationSettings], weights: Weights, shards: ShardRunner
 ) -> Result:
     """The stuff cluster of every pixel of the training images, as mask rows."""
-    from segmodels.stego.segmentation import SegmentationSettings
     from segmodels.stego.shards import StuffSegmentShard, stuff_segment_shard
 
     backbone = stuff_backbone(run.input(dino_features), weights, run.log)
     model, table = run.input(stuff_model), train_images(run.input(images))
-    file, settings = (
-        model.folder / "stego.safetensors",
-        SegmentationSettings(**asdict(run.settings)),
-    )
+    file = model.folder / "stego.safetensors"
     work = {
         shard: Work(
-            StuffSegmentShard(rows, file, settings, backbone),
+            StuffSegmentShard(rows, file, run.settings, backbone),
             (backbone.digest, model.digest, identity_of(rows)),
         )
         for shard, rows in shards_of(table).items()

@@ -1,7 +1,5 @@
 """STEGO's input: final-norm tokens of the views of an image, and the kNN table of all views."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch.nn import functional
@@ -9,26 +7,11 @@ from torch.nn import functional
 from kernels.knn import nearest_neighbours
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.pixels import normalised_pixels
-from segmodels.stego.crops import Resample, training_views
+from segmodels.stego.crops import training_views
+from segmodels.stego.settings import ViewSettings
 
 POSITIVE_RANKS = 7
 """A kNN positive is one of the 7 nearest other views (STEGO `src/data.py`)."""
-
-
-@dataclass(frozen=True)
-class ViewSettings:
-    """Settings of the training views.
-
-    Attributes:
-        size: side of each square view, px; a multiple of the patch size (224 as published).
-        crop_ratio: share of each side that the five crops keep (0.5 as published).
-        resample: filter of the resize. STEGO's loader uses "nearest", which aliases an image
-            shrunk to 224 px; "bilinear" (with antialiasing) is ours.
-    """
-
-    size: int = 224
-    crop_ratio: float = 0.5
-    resample: Resample = "bilinear"
 
 
 def stego_features(image: np.ndarray, backbone: Backbone, settings: ViewSettings) -> np.ndarray:

@@ -6,34 +6,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from kernels.crf import STEGO_CRF, CrfSettings, mean_field
+from kernels.crf import mean_field
 from segmodels.backbones.backbone import Backbone
 from segmodels.backbones.pixels import normalised_pixels
-from segmodels.stego.crops import Resample, resize, working_size
+from segmodels.stego.crops import resize, working_size
 from segmodels.stego.model import StegoModel
+from segmodels.stego.settings import SegmentationSettings
 
 ALPHA = 2.0
 """Factor of the cosines in the softmax (STEGO `src/eval_segmentation.py`)."""
-
-
-@dataclass(frozen=True)
-class SegmentationSettings:
-    """Settings of the segmentation of an image.
-
-    Attributes:
-        size: short side of the working size, px (320 as published; STEGO's evaluation crops the
-            central square, here the whole image is kept).
-        long_side_limit: longest side of the working size, px.
-        crf: refine with the dense CRF.
-        crf_settings: constants of the CRF at the working size.
-        resample: filter of the resize; STEGO's loader uses "nearest".
-    """
-
-    size: int = 320
-    long_side_limit: int = 640
-    crf: bool = True
-    crf_settings: CrfSettings = STEGO_CRF
-    resample: Resample = "bilinear"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,19 +17,10 @@ from segmodels.formats.arrow import write_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.stuff import stuff_rows, stuff_table
 from segmodels.stego.crops import NUM_VIEWS
-from segmodels.stego.features import (
-    ViewSettings,
-    mean_features,
-    neighbour_table,
-    stego_features,
-)
+from segmodels.stego.features import mean_features, neighbour_table, stego_features
 from segmodels.stego.model import StegoModel
-from segmodels.stego.segmentation import (
-    SegmentationSettings,
-    StuffScores,
-    choose_clusters,
-    score_stuff,
-)
+from segmodels.stego.segmentation import StuffScores, choose_clusters, score_stuff
+from segmodels.stego.settings import SegmentationSettings, ViewSettings
 from segmodels.stego.training import StegoSettings, train_stego
 
 MODEL_FILE = "stego.safetensors"

@@ -27,7 +27,7 @@ from segmodels.formats.arrow import read_table, write_table
 from segmodels.formats.decode import read_image
 from segmodels.formats.masks import decode_masks, group_by_image
 from segmodels.stego.crops import NUM_VIEWS
-from segmodels.stego.features import ViewSettings
+from segmodels.stego.settings import ViewSettings
 from segmodels.stego.shards import (
     StoredViews,
     StuffFeatureShard,

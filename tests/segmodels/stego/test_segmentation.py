@@ -17,15 +17,15 @@ from segmodels.formats.stuff import (
     stuff_rows,
     stuff_table,
 )
-from segmodels.stego.features import ViewSettings, mean_features, neighbour_table, stego_features
+from segmodels.stego.features import mean_features, neighbour_table, stego_features
 from segmodels.stego.loss import LossSettings, Term
 from segmodels.stego.model import StegoModel
 from segmodels.stego.segmentation import (
-    SegmentationSettings,
     cluster_log_probabilities,
     nearest_resize,
     segment_stuff,
 )
+from segmodels.stego.settings import SegmentationSettings, ViewSettings
 from segmodels.stego.training import StegoSettings, train_stego
 
 RED, BLUE = (200, 40, 30), (30, 60, 190)

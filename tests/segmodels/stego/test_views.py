@@ -18,11 +18,11 @@ from segmodels.stego.crops import (
     working_size,
 )
 from segmodels.stego.features import (
-    ViewSettings,
     mean_features,
     neighbour_table,
     stego_features,
 )
+from segmodels.stego.settings import ViewSettings
 from segmodels.stego.training import draw_positives
 
 
