@@ -68,7 +68,7 @@ def test_sigterm_ends_a_waiting_process(lock, holder):
     )
     assert waiting.stdout.readline().startswith("waiting for the features")
     waiting.terminate()
-    waiting.communicate(timeout=10)
+    waiting.communicate(timeout=60)
     assert waiting.returncode == -signal.SIGTERM
     assert holder.poll() is None
 
