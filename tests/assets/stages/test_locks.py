@@ -13,7 +13,11 @@ import pytest
 from assets.stages.locks import gpu_locked, locked, reading, remove_unless_read
 from pipelines.settings import ROOT
 
+# Dagster gives SIGTERM the handler of SIGINT, which a shell's background job ignores; a child of a
+# test process in which Dagster ran would inherit that.
 HOLD = """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 import sys, time
 from pathlib import Path
 from assets.stages.locks import locked
@@ -68,7 +72,7 @@ def test_sigterm_ends_a_waiting_process(lock, holder):
     )
     assert waiting.stdout.readline().startswith("waiting for the features")
     waiting.terminate()
-    waiting.communicate(timeout=60)
+    waiting.communicate(timeout=10)
     assert waiting.returncode == -signal.SIGTERM
     assert holder.poll() is None
 
