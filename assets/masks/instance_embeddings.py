@@ -1,8 +1,6 @@
 """Stage instance_embeddings: one vector per instance, by shard."""
 
-import hashlib
 from functools import partial
-from pathlib import Path
 
 from assets.backbones.dino_features import dino_features
 from assets.backbones.weights import Weights, dataset_backbone
@@ -10,6 +8,7 @@ from assets.data.images import identity_of, images, shards_of, train_images
 from assets.masks.thing_masks import thing_masks
 from assets.stages.shards import ShardRunner, finished_shards
 from assets.stages.stage import Result, StageRun, Work, result, stage
+from segmodels.backbones.file_digests import file_sha256
 from segmodels.engine.device import uses_gpu
 from segmodels.u2seg.embedding_shards import EmbeddingShard, embed_shard
 from segmodels.u2seg.embeddings import EmbeddingSettings
@@ -35,15 +34,10 @@ def instance_embeddings(
         masks = things.folders[shard] / "masks.arrow"
         work[shard] = Work(
             EmbeddingShard(rows, masks, run.settings, backbone),
-            (backbone.digest, identity_of(rows), content_digest(masks)),
+            # By content: filters that keep the same masks leave the embeddings valid.
+            (backbone.digest, identity_of(rows), file_sha256(masks)),
         )
     version, computed = run.materialise_shards(
         embed_shard, work, shards, on_gpu=partial(uses_gpu, backbone.device)
     )
     return result(version, {**version.summary["totals"], "shards_computed": computed})
-
-
-def content_digest(masks: Path) -> str:
-    """Digest of a table's file: filters that keep the same masks leave the embeddings valid."""
-    with masks.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
