@@ -122,12 +122,22 @@ def write_instances(
     }
     classes = _category_column(masks_table, categories, category_ids)
     annotations = _annotations(masks_table, images, {entry.id for entry in categories}, classes)
+    write_instances_json(path, images.values(), annotations, categories)
+
+
+def write_instances_json(
+    path: str | Path,
+    images: Iterable[CocoImage],
+    annotations: Iterable[Record],
+    categories: Iterable[Category],
+) -> None:
+    """Write a COCO instance json atomically, item by item; see `annotation_json`."""
     write_json_object(
         path,
         {
             "info": {"description": "made by exnihilo"},
             "licenses": [],
-            "images": map(asdict, images.values()),
+            "images": map(asdict, images),
             "annotations": annotations,
             "categories": (category.as_json() for category in categories),
         },

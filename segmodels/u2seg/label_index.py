@@ -11,8 +11,7 @@ import pyarrow as pa
 from kernels.errors import ExNihiloError
 from segmodels.detector.pseudo_labels import cluster_categories, write_cluster_counts
 from segmodels.formats.arrow import column_values, read_table
-from segmodels.formats.atomic import write_json_object
-from segmodels.formats.coco import annotation_json
+from segmodels.formats.coco import annotation_json, write_instances_json
 from segmodels.formats.coco_json import CocoImage
 from segmodels.formats.panoptic import write_panoptic_json
 from segmodels.formats.segment_png import png_name, shard_folder
@@ -51,16 +50,9 @@ def write_label_index(
     categories = cluster_categories(num_things, num_stuff)
     write_cluster_counts(folder, num_things, num_stuff)
     write_panoptic_json(folder / "panoptic.json", _images(shards), _panoptic(shards), categories)
-    images = (vars(image) for image in _images(shards))
-    things = (category.as_json() for category in categories[:num_things])
-    members = {
-        "info": {"description": "made by exnihilo"},
-        "licenses": [],
-        "images": images,
-        "annotations": _instances(shards),
-        "categories": things,
-    }
-    write_json_object(folder / "instances.json", members)
+    write_instances_json(
+        folder / "instances.json", _images(shards), _instances(shards), categories[:num_things]
+    )
     for number, shard in shards.items():
         for name in _PNG_FOLDERS:
             if (shard / name).exists():
