@@ -177,9 +177,9 @@ def _overlaps(cells: int, pixels: int) -> np.ndarray:
 
 def _mean_keys(image: np.ndarray, masks: np.ndarray, backbone: "Backbone", size: int) -> np.ndarray:
     """Mean key of the image, resized to a square as for MaskCut, inside each mask."""
-    batch = normalised_pixels(resize_square(image, size))[None]
     if len(masks) == 0:
         return np.zeros((0, backbone.dim), np.float32)
+    batch = normalised_pixels(resize_square(image, size))[None]
     keys = backbone.extract(_tensor(batch)).keys[0].cpu().numpy().astype(np.float64)
     weights = np.stack([pool_mask(mask, keys.shape[:2]) for mask in masks]).astype(np.float64)
     total = np.einsum("mij,ijd->md", weights, keys)
